@@ -1,0 +1,90 @@
+//! A journal for people: a line per event, aligned, without the noise.
+
+use std::fmt::Write as _;
+
+use super::event::{Event, Recorded};
+use crate::clock::Instant;
+
+/// Prints a journal. Times are given as the span since its first line, which makes it stable between runs.
+#[must_use]
+pub fn print(journal: &[Recorded]) -> String {
+    let begin = journal.first().map_or(Instant(0), |line| line.at);
+    let mut text = String::new();
+    for line in journal {
+        let after = line.at.since(begin);
+        let what = details(&line.event);
+        let at = line.event.op().map(ToString::to_string).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{:>4}  {:>9}  {:<17}  {at:<10}  {what}", line.seq, span(after), line.event.kind());
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+fn span(span: std::time::Duration) -> String {
+    let millis = span.as_millis();
+    match millis {
+        0 => "+0".into(),
+        1..1_000 => format!("+{millis}ms"),
+        1_000..60_000 => format!("+{}.{:03}s", millis / 1_000, millis % 1_000),
+        _ => {
+            let seconds = millis / 1_000;
+            let (days, hours, minutes, rest) =
+                (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+            let mut text = String::from("+");
+            for (n, unit) in [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")] {
+                if n > 0 {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "{n}{unit}");
+                }
+            }
+            text
+        }
+    }
+}
+
+fn details(event: &Event) -> String {
+    match event {
+        Event::RunQueued(e) => format!("{} v{} {}", e.workflow, e.version, e.input),
+        Event::RunStarted(e) => {
+            let input = e.input.as_ref().map(|input| format!(" {input}")).unwrap_or_default();
+            format!("{} v{}{input}", e.workflow, e.version)
+        }
+        Event::StepScheduled(e) => format!("{} {}", e.name, e.input),
+        Event::StepFinished(e) => e.output.to_string(),
+        Event::StepAttemptFailed(e) => format!("attempt {}: {}", e.attempt, e.cause),
+        Event::StepCheckpointed(e) => format!("attempt {}: {}", e.attempt, e.checkpoint),
+        Event::StepFailed(e) => format!("after {} attempts: {}", e.attempts, e.cause),
+        Event::TimerArmed(e) => format!("until {}", e.fire_at),
+        Event::TimerFired(_) | Event::WaitWithdrawn(_) => String::new(),
+        Event::SignalAwaited(e) => format!(
+            "{} ({})",
+            e.name,
+            match e.mode {
+                super::WaitMode::One => "one",
+                super::WaitMode::Batch => "batch",
+                super::WaitMode::Update => "update",
+            }
+        ),
+        Event::SignalsTaken(e) => taken(&e.signals),
+        Event::SignalsChecked(e) => format!("{} {}", e.name, taken(&e.signals)),
+        Event::ValuePublished(e) => format!("{} {}", e.name, e.value),
+        Event::StreamAppended(e) => format!("{} {} bytes", e.stream, e.size),
+        Event::UpdateAnswered(e) => format!("{} {}", e.id, e.reply),
+        Event::UndoPushed(e) => format!("{} {}", e.name, e.input),
+        Event::UndosForgotten(e) => e.count.to_string(),
+        Event::CancelRequested(e) => format!("{} (by {})", e.reason, e.by),
+        Event::RunCompleted(e) => e.output.to_string(),
+        Event::RunFailed(e) => e.failure.to_string(),
+        Event::RunCancelled(e) => e.reason.clone(),
+        Event::RunTerminated(e) => format!("{} (by {})", e.reason, e.by),
+    }
+}
+
+fn taken(signals: &[super::Taken]) -> String {
+    match signals {
+        [] => "none".into(),
+        _ => signals.iter().map(|signal| format!("{} {}", signal.id, signal.payload)).collect::<Vec<_>>().join(", "),
+    }
+}

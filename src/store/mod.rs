@@ -1,0 +1,64 @@
+//! Where everything is kept: one contract, two databases. The only room that knows SQL.
+//!
+//! The contract is the verbs of the walk ([`accept`](Store::accept), [`claim`](Store::claim),
+//! [`history`](Store::history), [`commit`](Store::commit)) and a short list beside it (start, turn, worker leases,
+//! wake, read, stream, declare). A verb is one file; where SQLite and Postgres take different statements, the twins
+//! stand side by side in it. Time is an argument of every statement. Nothing above this room knows which database it is.
+//!
+//! Owns the writer: whatever waits is gathered into one physical transaction, and each commit gets its own verdict.
+//! Never runs a workflow, never reads the clock. What was acknowledged is on disk; what was not acknowledged is resolved
+//! by reading, never by assuming.
+
+mod accept;
+mod claim;
+mod commit;
+mod contract;
+mod declare;
+mod fault;
+mod history;
+mod open;
+mod read;
+mod start;
+mod stream;
+mod turn;
+mod wake;
+mod worker;
+mod writer;
+
+pub use contract::{
+    Addressee, Arrival, Chunk, Claimed, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines,
+    NewRun, Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Verdict, Worker,
+};
+pub use fault::{Fault, Faults};
+pub use open::{EngineLease, Kind, OpenError, Store};
+pub use turn::Tx;
+
+/// What went wrong with the store itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not be reached or refused the write for now. Nothing is known to be lost; the same call may
+    /// be made again: commits carry fence and head, arrivals their id.
+    #[error("the store is not available: {what}")]
+    Unavailable {
+        /// What was being done.
+        what: &'static str,
+        /// The database's own words.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// More waits for the writer than may wait. Nothing was written; try again later.
+    #[error("the store is overloaded: {waiting} requests wait for its writer; slow down and try again")]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// Stored data contradicts itself. Do not retry.
+    #[error("the store holds something impossible: {found}")]
+    Corrupt {
+        /// What was found, and where.
+        found: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
