@@ -189,6 +189,8 @@ pub enum Outcome {
     Cancelled {
         /// Why, in the words of who asked.
         reason: String,
+        /// What the workflow returned, compensations that failed included.
+        failure: Failure,
     },
     /// The run was stopped without cleaning up.
     Terminated {

@@ -9,5 +9,8 @@ pub mod retry;
 
 pub mod run;
 pub mod signal;
+pub mod transaction;
 
 pub mod journal;
+
+pub mod workflow;

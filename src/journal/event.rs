@@ -294,6 +294,8 @@ events! {
     RunCancelled {
         /// Why it was cancelled.
         reason: String,
+        /// What the workflow returned, compensations that failed included.
+        failure: Failure,
     }
 
     /// The run was stopped without cleanup. The last line.

@@ -181,7 +181,9 @@ impl Standing {
             Event::CancelRequested(request) => self.cancel = Some(request.clone()),
             Event::RunCompleted(RunCompleted { output }) => self.end(Outcome::Completed(output.clone())),
             Event::RunFailed(RunFailed { failure }) => self.end(Outcome::Failed(failure.clone())),
-            Event::RunCancelled(RunCancelled { reason }) => self.end(Outcome::Cancelled { reason: reason.clone() }),
+            Event::RunCancelled(RunCancelled { reason, failure }) => {
+                self.end(Outcome::Cancelled { reason: reason.clone(), failure: failure.clone() });
+            }
             Event::RunTerminated(RunTerminated { reason, .. }) => {
                 self.end(Outcome::Terminated { reason: reason.clone() });
             }
