@@ -1,27 +1,34 @@
 //! The store's own transaction, lent to the body of a transactional step.
 
-/// A transaction of the store's database. What the body writes through it is committed with the step's result, or not
-/// at all. The body must neither commit it nor roll it back.
-#[derive(Debug)]
-pub struct Tx(pub(crate) Connection);
+use tokio::sync::oneshot;
 
-/// The connection that the transaction is open on; the store takes it back afterwards.
+/// A transaction of the store's database. What the body writes through it is committed with the step's result, or not
+/// at all. The body must neither commit it nor roll it back. Dropping it gives the connection back to the store.
+#[derive(Debug)]
+pub struct Tx(Option<(Connection, oneshot::Sender<Connection>)>);
+
+/// The connection that the transaction is open on.
 #[derive(Debug)]
 pub(crate) enum Connection {
     #[cfg(feature = "sqlite")]
     Sqlite(Box<sqlx::SqliteConnection>),
     #[cfg(feature = "postgres")]
-    Postgres(Box<sqlx::pool::PoolConnection<sqlx::Postgres>>),
+    Postgres(Box<sqlx::PgConnection>),
 }
 
 impl Tx {
+    /// Lends a connection; it comes back through the receiver when the transaction is dropped.
+    pub(crate) fn lend(connection: Connection) -> (Self, oneshot::Receiver<Connection>) {
+        let (home, back) = oneshot::channel();
+        (Self(Some((connection, home))), back)
+    }
+
     /// The connection, if the store is SQLite.
     #[cfg(feature = "sqlite")]
     pub fn sqlite(&mut self) -> Option<&mut sqlx::SqliteConnection> {
         match &mut self.0 {
-            Connection::Sqlite(connection) => Some(connection),
-            #[cfg(feature = "postgres")]
-            Connection::Postgres(_) => None,
+            Some((Connection::Sqlite(connection), _)) => Some(connection),
+            _ => None,
         }
     }
 
@@ -29,9 +36,17 @@ impl Tx {
     #[cfg(feature = "postgres")]
     pub fn postgres(&mut self) -> Option<&mut sqlx::PgConnection> {
         match &mut self.0 {
-            Connection::Postgres(connection) => Some(connection),
-            #[cfg(feature = "sqlite")]
-            Connection::Sqlite(_) => None,
+            Some((Connection::Postgres(connection), _)) => Some(connection),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some((connection, home)) = self.0.take() {
+            // The store stops waiting for it only when it is itself being dropped; then the connection goes too.
+            let _ = home.send(connection);
         }
     }
 }

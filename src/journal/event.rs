@@ -105,6 +105,8 @@ events! {
         workflow: String,
         /// The version it is to run on.
         version: u32,
+        /// What `uuid()` and `rng()` derive from.
+        seed: uuid::Uuid,
         /// The input.
         input: Payload,
         /// The latest time at which it is asked to cancel.

@@ -65,7 +65,7 @@ pub enum Leaves {
         /// The earliest time.
         at: Instant,
     },
-    /// With nobody, until the cause is gone. Such a commit adds no line.
+    /// With nobody, until the cause is gone.
     Blocked {
         /// The cause.
         reason: BlockReason,
@@ -214,13 +214,6 @@ pub enum Addressee {
     Id(Namespace, RunId),
 }
 
-/// A run that this worker owns from now on.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    /// The run, as it stands now: Running, under the new fence.
-    pub run: Run,
-}
-
 /// All that is needed to go on with a run.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -230,6 +223,31 @@ pub struct History {
     pub journal: Vec<Recorded>,
     /// The signals it has not taken, in the order of acceptance.
     pub pending: Vec<Pending>,
+}
+
+/// A run whose journal cannot be read: a line of a kind, version or form that this build does not know.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{problem}")]
+pub struct Unreadable {
+    /// The run's row.
+    pub run: Run,
+    /// The first line that cannot be read.
+    pub problem: crate::journal::Undecipherable,
+}
+
+/// What a transactional step came to.
+#[derive(Debug)]
+pub enum Transacted<A> {
+    /// The body's writes and the commit are durable, together.
+    Applied,
+    /// The commit was refused; the body's writes were rolled back.
+    Refused(Refusal),
+    /// The body gave up; its writes were rolled back.
+    Aborted(A),
+    /// The body panicked; its writes were rolled back.
+    Panicked(String),
+    /// The body took longer than its deadline; its writes were rolled back.
+    TimedOut,
 }
 
 /// A start that must look before it writes: with an id that may be in use, or an idempotency key.
@@ -277,6 +295,9 @@ pub enum StartRefused {
         /// How it ended.
         status: &'static str,
     },
+    /// A signal that came with the start was refused.
+    #[error(transparent)]
+    Signal(#[from] crate::signal::Refused),
 }
 
 /// Values for a stream.

@@ -26,15 +26,14 @@ mod worker;
 mod writer;
 
 pub use contract::{
-    Addressee, Arrival, Chunk, Claimed, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines,
-    NewRun, Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Verdict, Worker,
+    Addressee, Arrival, Chunk, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines, NewRun,
+    Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Store};
-pub use turn::Tx;
 
 /// What went wrong with the store itself.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The database could not be reached or refused the write for now. Nothing is known to be lost; the same call may
     /// be made again: commits carry fence and head, arrivals their id.
@@ -44,7 +43,7 @@ pub enum Error {
         what: &'static str,
         /// The database's own words.
         #[source]
-        source: sqlx::Error,
+        source: std::sync::Arc<sqlx::Error>,
     },
     /// More waits for the writer than may wait. Nothing was written; try again later.
     #[error("the store is overloaded: {waiting} requests wait for its writer; slow down and try again")]
