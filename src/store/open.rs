@@ -395,7 +395,8 @@ pub(super) mod sqlite {
             if !migrate {
                 return Err(OpenError::NotMigrated { location: location.to_owned(), applied, known });
             }
-            MIGRATIONS.run(&mut connection).await.map_err(|e| failed(e.to_string()))?;
+            // Not `run`: the compiler cannot see that its future may move to another thread.
+            MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|e| failed(e.to_string()))?;
         }
         connection.close().await.map_err(unreachable)
     }
