@@ -197,7 +197,8 @@ pub(super) mod postgres {
              )
              select k.run, k.ordinal,
                     case
-                      when k.ordinal is not null then (select s.accepted_at from signals s where s.run = k.run and s.id = k.id)
+                      when k.ordinal is not null then (
+                        select s.accepted_at from signals s where s.run = k.run and s.id = k.id)
                     end,
                     c.before + f.place, c.due
              from known k

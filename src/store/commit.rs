@@ -304,8 +304,8 @@ pub(super) mod postgres {
              moved as (
                update runs r
                set head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and r.signals_accepted > c.seen then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and r.signals_accepted > c.seen then c.at else c.wake_at end,
+                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
+                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
                    worker = c.worker,
                    block_code = null,
                    block_text = null,
@@ -373,8 +373,8 @@ pub(super) mod postgres {
              moved as (
                update runs r
                set head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and r.signals_accepted > c.seen then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and r.signals_accepted > c.seen then c.at else c.wake_at end,
+                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
+                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
                    worker = c.worker,
                    block_code = null,
                    block_text = null,
@@ -481,8 +481,8 @@ pub(super) mod postgres {
                update runs r
                set fence = c.leaves_fence,
                    head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and r.signals_accepted > c.seen then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and r.signals_accepted > c.seen then c.at else c.wake_at end,
+                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
+                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
                    worker = c.worker,
                    signals_pending = r.signals_pending - c.taken,
                    block_code = c.block_code,

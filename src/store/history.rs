@@ -121,12 +121,13 @@ mod postgres {
         let keys: Vec<i64> = runs.iter().map(|run| run.0).collect();
         let rows = reads
             .read(async |connection| {
-                    sqlx::query(
-                        "select r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence,
+                sqlx::query(
+                    "select r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence,
                                 r.head, r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at,
                                 r.created_at, r.updated_at,
                                 j.line_seq, j.line_kind, j.line_version, j.line_at, j.line_payload,
-                                s.signal_ordinal, s.signal_kind, s.signal_name, s.signal_id, s.signal_payload, s.signal_at
+                                s.signal_ordinal, s.signal_kind, s.signal_name, s.signal_id, s.signal_payload,
+                                s.signal_at
                          from runs r
                          cross join lateral (
                            select array_agg(seq) as line_seq, array_agg(kind) as line_kind,
@@ -152,10 +153,11 @@ mod postgres {
                            ) waiting
                          ) s
                          where r.key = any ($1)",
-                    )
-                    .bind(&keys)
-                    .fetch_all(connection).await
- })
+                )
+                .bind(&keys)
+                .fetch_all(connection)
+                .await
+            })
             .await?;
         let mut snapshot = Snapshot::default();
         for row in &rows {

@@ -412,6 +412,8 @@ pub(super) mod postgres {
             ("enable_bitmapscan", "off"),
             ("enable_nestloop", "off"),
             ("jit", "off"),
+            // A statement ends when its connection does, as does that of a step that was too slow.
+            ("client_connection_check_interval", "1000"),
         ])
     }
 
