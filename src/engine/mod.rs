@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::attempt::{Mock, MockResult};
-pub use self::rehearse::{Rehearsed, rehearse};
+pub use self::rehearse::{Diverged, Rehearsed, rehearse};
 use crate::clock::{Clock, Instant};
 use crate::id::{RunKey, WorkerKey};
 use crate::payload::Payload;
 use crate::store::{self, Refusal, Store};
-use crate::workflow::Registry;
+use crate::workflow::{Registered, Registry};
 use activity::{Activity, Busy};
 use driver::Woken;
 
@@ -106,7 +106,6 @@ pub enum BeginError {
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    tasks: TaskTracker,
     _lease: store::EngineLease,
 }
 
@@ -124,6 +123,7 @@ struct Shared {
     in_flight: std::sync::atomic::AtomicUsize,
     stop: CancellationToken,
     kill: CancellationToken,
+    tasks: TaskTracker,
     shadow_failures: std::sync::Mutex<Vec<String>>,
     shadow_count: std::sync::atomic::AtomicU32,
     keys: Mutex<std::ops::Range<i64>>,
@@ -146,6 +146,15 @@ impl Shared {
         let _ = self.mailboxes[driver].send((woken, self.activity.begin()));
     }
 
+    /// Whether the commit that was just applied is to be checked by a replay.
+    fn takes_a_shadow(&self) -> bool {
+        match self.options.shadow {
+            Shadow::Off => false,
+            Shadow::Always => true,
+            Shadow::OneIn(n) => self.shadow_count.fetch_add(1, Ordering::Relaxed).is_multiple_of(n.max(1)),
+        }
+    }
+
     /// Has the claim loop look by `at`.
     fn look_by(&self, at: Instant) {
         if self.looks_at.fetch_min(at.0, Ordering::SeqCst) > at.0 {
@@ -165,6 +174,8 @@ impl Shared {
 pub struct Begin {
     /// Its row.
     pub new: store::NewRun,
+    /// Its workflow.
+    pub(crate) workflow: Arc<Registered>,
     /// Its input, checked.
     pub input: Payload,
     /// When it is asked to cancel.
@@ -200,19 +211,20 @@ impl Engine {
             in_flight: 0.into(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             shadow_failures: std::sync::Mutex::default(),
             shadow_count: 0.into(),
             keys: Mutex::new(0..0),
         });
-        let tasks = TaskTracker::new();
-        for inbox in inboxes {
-            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(Arc::clone(&shared), inbox)));
+        let tasks = &shared.tasks;
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(Arc::clone(&shared), number, inbox)));
         }
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::listen(Arc::clone(&shared), hints)));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::look(Arc::clone(&shared))));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::overhear(Arc::clone(&shared))));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(lease::keep(Arc::clone(&shared))));
-        Ok(Self { shared, tasks, _lease: lease })
+        Ok(Self { shared, _lease: lease })
     }
 
     /// Begins a run here and now: it is owned from its first commit on. Returns once that commit is durable.
@@ -261,7 +273,8 @@ impl Engine {
     ///
     /// A body that waits for the clock counts as resting.
     pub async fn settled(&self) {
-        self.shared.activity.quiet(&self.shared.store).await;
+        let shared = &self.shared;
+        shared.activity.quiet(&shared.store, &shared.clock, &shared.looks_at).await;
     }
 
     /// When the engine itself looks next, if nothing else happens: the earliest timer that it knows of.
@@ -291,8 +304,8 @@ impl Engine {
             () = self.shared.clock.sleep(grace) => {}
         }
         self.shared.kill.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
         let released = self.shared.store.release(self.shared.worker(), self.shared.clock.now()).await?;
         tracing::info!(worker = %self.shared.worker(), released, "engine stopped");
         Ok(())
@@ -301,8 +314,8 @@ impl Engine {
     /// Stops as a crash would: nothing is written, nothing is given back.
     pub async fn kill(self) {
         self.shared.kill.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 }
 

@@ -160,8 +160,3 @@ fn same_kind(now: &Event, then: &Event) -> bool {
             _ => now.name() == then.name(),
         }
 }
-
-/// The time at which the line after `after` is recorded: a journal's instants never go back.
-pub(crate) fn not_before(now: Instant, after: Instant) -> Instant {
-    now.max(after)
-}
