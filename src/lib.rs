@@ -13,4 +13,5 @@ pub mod transaction;
 
 pub mod journal;
 
+pub mod store;
 pub mod workflow;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::id::{Fence, Namespace, RunId, RunKey, Seq, WorkerKey};
-use crate::journal::{Event, Recorded, EVENT_VERSION};
+use crate::journal::{EVENT_VERSION, Event, Recorded};
 use crate::payload::Payload;
-use crate::run::{BlockReason, Closed, IdempotencyKey, IfClosed, IfOpen, Run, Status};
+use crate::run::{BlockReason, Closed, IdempotencyKey, IfClosed, IfOpen, Run};
 use crate::signal::{Pending, SignalKind};
 
 /// What a run wants to leave behind: one write that lands whole or not at all.
@@ -288,7 +288,9 @@ pub enum StartRefused {
         status: &'static str,
     },
     /// The id belongs to a run that is closed, and the caller's policy does not allow another.
-    #[error("run {run} has ended ({status}) and the start asks not to begin it again; choose another id, or another policy")]
+    #[error(
+        "run {run} has ended ({status}) and the start asks not to begin it again; choose another id, or another policy"
+    )]
     Closed {
         /// The id.
         run: RunId,

@@ -2,12 +2,24 @@
 //!
 //! The contract is the verbs of the walk ([`accept`](Store::accept), [`claim`](Store::claim),
 //! [`history`](Store::history), [`commit`](Store::commit)) and a short list beside it (start, turn, worker leases,
-//! wake, read, stream, declare). A verb is one file; where SQLite and Postgres take different statements, the twins
+//! wake, read, stream, declare, import). A verb is one file; where SQLite and Postgres take different statements, the twins
 //! stand side by side in it. Time is an argument of every statement. Nothing above this room knows which database it is.
 //!
 //! Owns the writer: whatever waits is gathered into one physical transaction, and each commit gets its own verdict.
 //! Never runs a workflow, never reads the clock. What was acknowledged is on disk; what was not acknowledged is resolved
 //! by reading, never by assuming.
+
+/// Runs the twin of a verb that fits the database: `twins!(CallerTx: tx, claim(worker))`.
+macro_rules! twins {
+    ($kind:ident : $on:expr, $verb:ident ( $($arg:expr),* $(,)? )) => {
+        match $on {
+            #[cfg(feature = "sqlite")]
+            $kind::Sqlite(it) => sqlite::$verb(it $(, $arg)*).await,
+            #[cfg(feature = "postgres")]
+            $kind::Postgres(it) => postgres::$verb(it $(, $arg)*).await,
+        }
+    };
+}
 
 mod accept;
 mod claim;
@@ -16,6 +28,7 @@ mod contract;
 mod declare;
 mod fault;
 mod history;
+mod import;
 mod open;
 mod read;
 mod start;
@@ -30,7 +43,10 @@ pub use contract::{
     Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
 };
 pub use fault::{Fault, Faults};
-pub use open::{EngineLease, Kind, OpenError, Store};
+pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
+pub use start::CallerTx;
+pub use wake::Hints;
+pub use worker::Registration;
 
 /// What went wrong with the store itself.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -164,7 +164,9 @@ impl Context {
     pub fn signal<T: DeserializeOwned>(&self, signal: &Signal<T>) -> Op<Result<T, Cancelled>> {
         let asked = self.desk.ask_signal(self.scope.next_op(), self.shielded, signal.name(), WaitMode::One);
         self.op(signal.name(), asked, |_, answer| match answer {
-            Answer::Signals(signals) => signals.first().map_or(Ok(Err(Cancelled)), |taken| taken.payload.read().map(Ok)),
+            Answer::Signals(signals) => {
+                signals.first().map_or(Ok(Err(Cancelled)), |taken| taken.payload.read().map(Ok))
+            }
             _ => Ok(Err(Cancelled)),
         })
     }
@@ -195,10 +197,9 @@ impl Context {
     pub fn update<I: DeserializeOwned, O: Serialize>(&self, update: &Update<I, O>) -> UpdateOp<I, O> {
         let asked = self.desk.ask_signal(self.scope.next_op(), self.shielded, update.name(), WaitMode::Update);
         let taken = self.op(update.name(), asked, |_, answer| match answer {
-            Answer::Signals(signals) => signals
-                .into_iter()
-                .next()
-                .map_or(Ok(Err(Cancelled)), |taken| Ok(Ok((taken.payload.read()?, taken.id)))),
+            Answer::Signals(signals) => {
+                signals.into_iter().next().map_or(Ok(Err(Cancelled)), |taken| Ok(Ok((taken.payload.read()?, taken.id))))
+            }
             _ => Ok(Err(Cancelled)),
         });
         UpdateOp { taken, desk: Arc::clone(&self.desk), of: PhantomData }
@@ -420,7 +421,11 @@ impl<I, O: Serialize> Request<I, O> {
     pub fn reply(self, reply: &O) {
         match Payload::of(reply) {
             Ok(reply) => self.desk.answer_update(self.id, reply),
-            Err(e) => self.desk.block(BlockReason::Undecodable(format!("the reply to update {:?}: {}", self.id, Failure::from(e)))),
+            Err(e) => self.desk.block(BlockReason::Undecodable(format!(
+                "the reply to update {:?}: {}",
+                self.id,
+                Failure::from(e)
+            ))),
         }
     }
 }
@@ -443,10 +448,7 @@ pub struct UpdateOp<I, O> {
 impl<I, O> Future for UpdateOp<I, O> {
     type Output = Result<Request<I, O>, Cancelled>;
 
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        task: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: std::pin::Pin<&mut Self>, task: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         let taken = std::task::ready!(std::pin::Pin::new(&mut self.taken).poll(task));
         std::task::Poll::Ready(taken.map(|(input, id)| Request {
             input,

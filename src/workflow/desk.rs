@@ -144,12 +144,7 @@ impl Desk {
     }
 
     /// Opens an operation, or answers at once that the run was asked to cancel.
-    pub(crate) fn ask_step(
-        &self,
-        op: OpId,
-        shielded: bool,
-        work: Work,
-    ) -> Result<OpId, Answer> {
+    pub(crate) fn ask_step(&self, op: OpId, shielded: bool, work: Work) -> Result<OpId, Answer> {
         let mut state = self.state();
         if state.refuses(shielded) {
             return Err(Answer::Cancelled);

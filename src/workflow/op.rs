@@ -35,12 +35,7 @@ enum State {
 }
 
 impl<T> Op<T> {
-    pub(super) fn new(
-        desk: Arc<Desk>,
-        name: &'static str,
-        asked: Result<OpId, Answer>,
-        decode: Decode<T>,
-    ) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, name: &'static str, asked: Result<OpId, Answer>, decode: Decode<T>) -> Self {
         let state = match asked {
             Ok(op) => State::Open(op),
             Err(answer) => State::Answered(answer),

@@ -80,7 +80,9 @@ impl Registry {
             let signals = definition
                 .signals
                 .iter()
-                .map(|accepts| Ok((accepts.name, compile(&format!("{} {:?}", accepts.kind, accepts.name), &accepts.schema)?)))
+                .map(|accepts| {
+                    Ok((accepts.name, compile(&format!("{} {:?}", accepts.kind, accepts.name), &accepts.schema)?))
+                })
                 .collect::<Result<_, _>>()?;
             let entry = Arc::new(Registered { definition, input, signals });
             if registered.insert((name, version), entry).is_some() {
@@ -135,7 +137,8 @@ impl Registered {
         if let Some(schema) = self.signals.get(name) {
             check(schema, payload, what)?;
         }
-        let validator = self.definition.signals.iter().find(|accepts| accepts.name == name).and_then(|a| a.check.as_ref());
+        let validator =
+            self.definition.signals.iter().find(|accepts| accepts.name == name).and_then(|a| a.check.as_ref());
         match validator.map(|validator| validator(payload)) {
             Some(Err(problem)) => Err(InvalidPayload { what: what(), problems: vec![problem] }),
             _ => Ok(()),
@@ -155,9 +158,7 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
 
 /// Checks a value and names each problem with its place.
 pub(crate) fn check(schema: &Validator, payload: &Payload, what: impl Fn() -> String) -> Result<(), InvalidPayload> {
-    let value: Value = payload
-        .read()
-        .map_err(|e| InvalidPayload { what: what(), problems: vec![e.to_string()] })?;
+    let value: Value = payload.read().map_err(|e| InvalidPayload { what: what(), problems: vec![e.to_string()] })?;
     if schema.is_valid(&value) {
         return Ok(());
     }

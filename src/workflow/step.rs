@@ -146,7 +146,9 @@ impl<E: fmt::Display> fmt::Display for StepError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let times = |n: &u32| if *n == 1 { "1 attempt".to_owned() } else { format!("{n} attempts") };
         match self {
-            Self::Failed { step, attempts, error } => write!(f, "step {step:?} failed after {}: {error}", times(attempts)),
+            Self::Failed { step, attempts, error } => {
+                write!(f, "step {step:?} failed after {}: {error}", times(attempts))
+            }
             Self::Panicked { step, attempts, message } => {
                 write!(f, "step {step:?} panicked after {}: {message}", times(attempts))
             }
@@ -300,7 +302,9 @@ pub(crate) enum Body {
     /// Runs on its own.
     Plain(Arc<dyn Fn(StepContext) -> Attempt + Send + Sync>),
     /// Runs inside the store's own transaction, which its result is committed with.
-    Transactional(Arc<dyn for<'a> Fn(StepContext, &'a mut Tx) -> BoxFuture<'a, Result<Payload, AttemptFailure>> + Send + Sync>),
+    Transactional(
+        Arc<dyn for<'a> Fn(StepContext, &'a mut Tx) -> BoxFuture<'a, Result<Payload, AttemptFailure>> + Send + Sync>,
+    ),
 }
 
 impl Body {

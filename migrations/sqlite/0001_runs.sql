@@ -1,0 +1,143 @@
+-- The tables of runs, and the path that data takes through them.
+--
+-- runs         One row a run: what the outside calls it, how it stands, who has it. Every write to a run is judged
+--              against its row: `fence` (grows when the owner changes), `head` (the journal's last line) and
+--              `signals_accepted`. `latest` marks the run that its id names; earlier runs of the id keep their rows.
+--              `wake_at` is the time from which a due or waiting run may be claimed; without it, nobody claims it.
+-- journal      What happened in a run, line by line: 1, 2, 3, … without gaps, never changed. `payload` is the line's JSON.
+-- signals      What was accepted for a run, by `ordinal`. A taken one stays, without its payload, so that the sender's
+--              `id` is known for as long as the run is kept.
+-- published    The values that a run published, the latest of each name.
+-- replies      A run's answers to updates, by the update's id; the first one stays.
+-- streams      Values that a run's bodies wrote for watchers, by `place`: 1, 2, 3, … per stream.
+-- workers      Worker processes and until when each has its runs. `knows` is a JSON array of `name v1`.
+-- declared     Registered workflows and their schemas, so that any process can check a start or a signal.
+-- idempotency  Keys under which a start is done once; kept until `expires_at`, or while the run is open if that is null.
+-- counters     Numbers that are handed out in blocks: keys of runs.
+--
+-- In: `start` inserts a run that is due, or the engine's first commit inserts one that it already owns; `accept` adds
+-- a signal and makes a waiting run due. `claim` gives due runs to a worker; `history` reads row, journal and untaken
+-- signals. On: `commit` adds lines and moves the row, in one transaction with what the lines say (signals taken, values
+-- published, replies, stream values). Out: the commit that closes a run is its last; its rows are read until retention
+-- removes them.
+--
+-- Times are milliseconds since 1970-01-01T00:00:00Z. The twin in migrations/postgres has the same tables.
+
+create table runs (
+    key integer primary key,
+    namespace text not null,
+    id text not null,
+    latest integer not null default 1 check (latest in (0, 1)),
+    workflow text not null,
+    version integer not null check (version >= 0),
+    status text not null check (status in ('due', 'running', 'waiting', 'blocked', 'completed', 'failed', 'cancelled', 'terminated')),
+    wake_at integer,
+    worker integer,
+    fence integer not null check (fence >= 0),
+    claim integer,
+    head integer not null check (head >= 0),
+    signals_accepted integer not null default 0,
+    signals_pending integer not null default 0,
+    block_code text,
+    block_text text,
+    block_build text,
+    closed_at integer,
+    created_at integer not null,
+    updated_at integer not null,
+    check (status <> 'due' or wake_at is not null),
+    check ((status = 'running') = (worker is not null)),
+    check ((status = 'blocked') = (block_code is not null)),
+    check ((status in ('completed', 'failed', 'cancelled', 'terminated')) = (closed_at is not null))
+);
+
+create unique index runs_latest on runs (namespace, id) where latest = 1;
+
+create index runs_claimable on runs (wake_at) where status in ('due', 'waiting') and wake_at is not null;
+
+create index runs_owned on runs (worker) where worker is not null;
+
+create index runs_blocked on runs (workflow, version) where status = 'blocked';
+
+-- A rowid table: new lines are appended, and only the narrow index is written out of order.
+create table journal (
+    run integer not null,
+    seq integer not null,
+    kind text not null,
+    version integer not null,
+    at integer not null,
+    payload blob not null,
+    unique (run, seq)
+);
+
+create table signals (
+    run integer not null,
+    ordinal integer not null,
+    kind text not null check (kind in ('signal', 'update', 'cancel')),
+    name text not null,
+    id text not null,
+    payload blob,
+    accepted_at integer not null,
+    taken integer not null default 0 check (taken in (0, 1)),
+    unique (run, id)
+);
+
+create unique index signals_pending on signals (run, ordinal) where taken = 0;
+
+create table published (
+    run integer not null,
+    name text not null,
+    value blob not null,
+    primary key (run, name)
+) without rowid;
+
+create table replies (
+    run integer not null,
+    id text not null,
+    value blob not null,
+    primary key (run, id)
+) without rowid;
+
+create table streams (
+    run integer not null,
+    stream text not null,
+    place integer not null,
+    part text not null,
+    at integer not null,
+    value blob not null,
+    unique (run, stream, place)
+);
+
+create table workers (
+    key integer primary key autoincrement,
+    name text not null,
+    build text not null,
+    knows text not null,
+    lease_until integer not null
+);
+
+create table declared (
+    workflow text not null,
+    version integer not null,
+    input text not null,
+    output text not null,
+    signals text not null,
+    declared_at integer not null,
+    primary key (workflow, version)
+) without rowid;
+
+create table idempotency (
+    namespace text not null,
+    key text not null,
+    run integer not null,
+    expires_at integer,
+    primary key (namespace, key)
+) without rowid;
+
+create index idempotency_run on idempotency (run);
+
+create table counters (
+    name text primary key,
+    value integer not null
+) without rowid;
+
+insert into counters (name, value) values ('runs', 0);

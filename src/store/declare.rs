@@ -1,0 +1,101 @@
+//! What workflows are registered, with their schemas: any process can check a start or a signal without the code.
+
+use std::sync::Arc;
+
+use super::Error;
+use super::contract::Declared;
+use super::open::{Inner, Store};
+use super::read::payload_of;
+use super::start::CallerTx;
+use crate::clock::Instant;
+
+impl Store {
+    /// Keeps what a process has registered; a workflow and version that is there already gets the new schemas.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn declare(&self, declared: &[Declared], now: Instant) -> Result<(), Error> {
+        let declared: Arc<[Declared]> = declared.into();
+        self.alone("declare workflows", move |tx, _| {
+            let declared = Arc::clone(&declared);
+            Box::pin(async move { twins!(CallerTx: tx, declare(&declared, now)) })
+        })
+        .await
+    }
+
+    /// Every workflow and version ever declared, sorted by both.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a schema that is no JSON.
+    pub async fn declared(&self) -> Result<Vec<Declared>, Error> {
+        self.readable().await?;
+        let rows =
+            twins!(Inner: &self.0.inner, declared()).map_err(|e| Error::unavailable("list declared workflows", e))?;
+        rows.into_iter().map(Declared::try_from).collect()
+    }
+}
+
+/// A declared workflow as stored: `workflow, version, input, output, signals`; the schemas are JSON texts.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct DeclaredRow {
+    workflow: String,
+    version: i64,
+    input: String,
+    output: String,
+    signals: String,
+}
+
+impl TryFrom<DeclaredRow> for Declared {
+    type Error = Error;
+
+    fn try_from(row: DeclaredRow) -> Result<Self, Error> {
+        Ok(Self {
+            version: u32::try_from(row.version)
+                .map_err(|_| Error::Corrupt { found: format!("workflow {} v{}", row.workflow, row.version) })?,
+            workflow: row.workflow,
+            input: payload_of(row.input.into_bytes())?,
+            output: payload_of(row.output.into_bytes())?,
+            signals: payload_of(row.signals.into_bytes())?,
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sqlx::SqliteConnection;
+
+    use super::super::open::sqlite::Reads;
+    use super::{Declared, DeclaredRow, Instant};
+
+    pub(super) async fn declare(
+        _tx: &mut SqliteConnection,
+        _declared: &[Declared],
+        _now: Instant,
+    ) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn declared(_reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
+        todo!()
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use sqlx::PgConnection;
+
+    use super::super::open::postgres::Reads;
+    use super::{Declared, DeclaredRow, Instant};
+
+    pub(super) async fn declare(
+        _tx: &mut PgConnection,
+        _declared: &[Declared],
+        _now: Instant,
+    ) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn declared(_reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
+        todo!()
+    }
+}

@@ -1,0 +1,277 @@
+//! Reads that change nothing: a run, lists, counts, what a run has published, answered and ended with.
+
+use super::Error;
+use super::contract::Filter;
+use super::open::{Inner, Store};
+use crate::clock::Instant;
+use crate::id::{Fence, Namespace, RunId, RunKey, Seq, WorkerKey};
+use crate::journal::{Event, Recorded};
+use crate::payload::Payload;
+use crate::run::{BlockReason, Closed, Run, Status};
+
+impl Store {
+    /// The latest run with an id.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a row that contradicts itself.
+    pub async fn find(&self, namespace: &Namespace, id: &RunId) -> Result<Option<Run>, Error> {
+        self.readable().await?;
+        twins!(Inner: &self.0.inner, find(namespace, id)).map_err(|e| Error::unavailable("find a run", e))
+    }
+
+    /// A run by its key.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub async fn get(&self, run: RunKey) -> Result<Option<Run>, Error> {
+        self.readable().await?;
+        twins!(Inner: &self.0.inner, get(run)).map_err(|e| Error::unavailable("read a run", e))
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// As [`Store::find`].
+    pub async fn list(&self, filter: &Filter, limit: usize) -> Result<Vec<Run>, Error> {
+        self.readable().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        twins!(Inner: &self.0.inner, list(filter, limit)).map_err(|e| Error::unavailable("list runs", e))
+    }
+
+    /// How many runs of each workflow stand how: workflow, status word, number; sorted by both words.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn counts(&self, namespace: Option<&Namespace>) -> Result<Vec<(String, String, i64)>, Error> {
+        self.readable().await?;
+        twins!(Inner: &self.0.inner, counts(namespace)).map_err(|e| Error::unavailable("count runs", e))
+    }
+
+    /// The latest value that a run published under a name.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] if the stored value is no JSON.
+    pub async fn published(&self, run: RunKey, name: &str) -> Result<Option<Payload>, Error> {
+        self.readable().await?;
+        let found = twins!(Inner: &self.0.inner, published(run, name));
+        found.map_err(|e| Error::unavailable("read a published value", e))?.map(payload_of).transpose()
+    }
+
+    /// A run's answer to the update with this id.
+    ///
+    /// # Errors
+    /// As [`Store::published`].
+    pub async fn reply(&self, run: RunKey, id: &str) -> Result<Option<Payload>, Error> {
+        self.readable().await?;
+        let found = twins!(Inner: &self.0.inner, reply(run, id));
+        found.map_err(|e| Error::unavailable("read a reply", e))?.map(payload_of).transpose()
+    }
+
+    /// The last line of a closed run; none if it is open.
+    ///
+    /// # Errors
+    /// As [`Store::published`]; [`Error::Corrupt`] for a closed run without a last line, or one that cannot be read.
+    pub async fn outcome(&self, run: RunKey) -> Result<Option<Recorded>, Error> {
+        self.readable().await?;
+        let last =
+            twins!(Inner: &self.0.inner, last_line(run)).map_err(|e| Error::unavailable("read an outcome", e))?;
+        last.map(|line| line.decode().map_err(|e| Error::Corrupt { found: format!("the end of run {run}: {e}") }))
+            .transpose()
+    }
+
+    /// Refuses a closed store; keeps silent after a scripted crash.
+    pub(super) async fn readable(&self) -> Result<(), Error> {
+        self.0.shared.alive().await;
+        self.0.shared.open()
+    }
+}
+
+/// The columns of a run's row, as every statement that reads one names them.
+///
+/// `key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted, signals_pending,
+/// block_code, block_text, closed_at, created_at, updated_at`
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct RunRow {
+    pub(super) key: i64,
+    namespace: String,
+    id: String,
+    workflow: String,
+    version: i64,
+    status: String,
+    wake_at: Option<i64>,
+    worker: Option<i64>,
+    fence: i64,
+    head: i64,
+    signals_accepted: i64,
+    signals_pending: i64,
+    block_code: Option<String>,
+    block_text: Option<String>,
+    closed_at: Option<i64>,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<RunRow> for Run {
+    type Error = sqlx::Error;
+
+    /// A row that contradicts itself becomes [`Error::Corrupt`] on its way out.
+    fn try_from(row: RunRow) -> Result<Self, sqlx::Error> {
+        let status = status_of(&row)?;
+        let corrupt = |found: String| sqlx::Error::Decode(format!("run {}: {found}", row.key).into());
+        Ok(Self {
+            key: RunKey(row.key),
+            namespace: Namespace::parse(&row.namespace).map_err(|e| corrupt(e.to_string()))?,
+            id: RunId::parse(&row.id).map_err(|e| corrupt(e.to_string()))?,
+            version: u32::try_from(row.version).map_err(|_| corrupt(format!("version {}", row.version)))?,
+            workflow: row.workflow,
+            status,
+            fence: Fence(row.fence),
+            head: Seq(row.head),
+            signals_accepted: row.signals_accepted,
+            signals_pending: row.signals_pending,
+            created_at: Instant(row.created_at),
+            updated_at: Instant(row.updated_at),
+        })
+    }
+}
+
+fn status_of(row: &RunRow) -> Result<Status, sqlx::Error> {
+    let wake_at = row.wake_at.map(Instant);
+    let status = match (row.status.as_str(), wake_at, row.worker, &row.block_code, row.closed_at) {
+        ("due", Some(at), None, ..) => Some(Status::Due { at }),
+        ("running", _, Some(worker), ..) => Some(Status::Running { worker: WorkerKey(worker) }),
+        ("waiting", wake_at, None, ..) => Some(Status::Waiting { wake_at }),
+        ("blocked", _, None, Some(code), _) => {
+            block_reason(code, row.block_text.clone().unwrap_or_default()).map(|reason| Status::Blocked { reason })
+        }
+        (word, _, None, _, Some(at)) => Closed::from_word(word).map(|how| Status::Closed { how, at: Instant(at) }),
+        _ => None,
+    };
+    status.ok_or_else(|| {
+        sqlx::Error::Decode(
+            format!(
+                "run {}: status {:?} with wake_at {:?}, worker {:?}, block {:?}, closed_at {:?}",
+                row.key, row.status, row.wake_at, row.worker, row.block_code, row.closed_at
+            )
+            .into(),
+        )
+    })
+}
+
+fn block_reason(code: &str, text: String) -> Option<BlockReason> {
+    Some(match code {
+        "mismatch" => BlockReason::Mismatch(text),
+        "unregistered" => BlockReason::Unregistered(text),
+        "panicked" => BlockReason::Panicked(text),
+        "undecodable" => BlockReason::Undecodable(text),
+        "foreign_wait" => BlockReason::ForeignWait(text),
+        "corrupt" => BlockReason::Corrupt(text),
+        _ => return None,
+    })
+}
+
+/// A stored JSON value.
+pub(super) fn payload_of(stored: Vec<u8>) -> Result<Payload, Error> {
+    let corrupt = |problem: String| Error::Corrupt { found: format!("a stored value that is no JSON: {problem}") };
+    let text = String::from_utf8(stored).map_err(|e| corrupt(e.to_string()))?;
+    Payload::parse(&text).map_err(|e| corrupt(e.to_string()))
+}
+
+/// A journal line as stored.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct LineRow {
+    pub(super) seq: i64,
+    pub(super) kind: String,
+    pub(super) version: i64,
+    pub(super) at: i64,
+    pub(super) payload: Vec<u8>,
+}
+
+impl LineRow {
+    pub(super) fn decode(&self) -> Result<Recorded, crate::journal::Undecipherable> {
+        let seq = Seq(self.seq);
+        let version = i16::try_from(self.version).unwrap_or(i16::MAX);
+        let json = std::str::from_utf8(&self.payload).map_err(|e| crate::journal::Undecipherable {
+            seq,
+            kind: self.kind.clone(),
+            version,
+            problem: e.to_string(),
+        })?;
+        Event::decode(seq, &self.kind, version, json).map(|event| Recorded { seq, at: Instant(self.at), event })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::super::open::sqlite::Reads;
+    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey};
+
+    pub(super) async fn find(_reads: &Reads, _namespace: &Namespace, _id: &RunId) -> Result<Option<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn get(_reads: &Reads, _run: RunKey) -> Result<Option<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn list(_reads: &Reads, _filter: &Filter, _limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn counts(
+        _reads: &Reads,
+        _namespace: Option<&Namespace>,
+    ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn published(_reads: &Reads, _run: RunKey, _name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn reply(_reads: &Reads, _run: RunKey, _id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn last_line(_reads: &Reads, _run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
+        todo!()
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::super::open::postgres::Reads;
+    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey};
+
+    pub(super) async fn find(_reads: &Reads, _namespace: &Namespace, _id: &RunId) -> Result<Option<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn get(_reads: &Reads, _run: RunKey) -> Result<Option<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn list(_reads: &Reads, _filter: &Filter, _limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn counts(
+        _reads: &Reads,
+        _namespace: Option<&Namespace>,
+    ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn published(_reads: &Reads, _run: RunKey, _name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn reply(_reads: &Reads, _run: RunKey, _id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        todo!()
+    }
+
+    /// The line at `head` of a run whose `closed_at` is set.
+    pub(super) async fn last_line(_reads: &Reads, _run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
+        todo!()
+    }
+}

@@ -1,0 +1,424 @@
+//! `start`: the door in for runs. A start that needs no look is a commit that begins a run; the others look first.
+
+use std::sync::atomic::Ordering;
+
+use super::contract::{Arrival, Commit, Leaves, Lines, Preconditions, Refusal, Start, StartRefused, Started, Verdict};
+use super::open::Store;
+use super::writer::{self, ArrivalFact, Batch, CommitFact, Frame, Shared, StartAnswer};
+use super::{Addressee, Error};
+use crate::id::{Fence, RunId, RunKey};
+use crate::journal::RunTerminated;
+use crate::run::{Closed, IfClosed, IfOpen, KeyKept, Run};
+use crate::signal::{Pending, Refused};
+
+/// A caller's own transaction on the store's database.
+#[derive(Debug)]
+pub enum CallerTx<'t> {
+    /// On SQLite.
+    #[cfg(feature = "sqlite")]
+    Sqlite(&'t mut sqlx::SqliteConnection),
+    /// On Postgres.
+    #[cfg(feature = "postgres")]
+    Postgres(&'t mut sqlx::PgConnection),
+}
+
+impl CallerTx<'_> {
+    pub(super) fn again(&mut self) -> CallerTx<'_> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(it) => CallerTx::Sqlite(it),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(it) => CallerTx::Postgres(it),
+        }
+    }
+}
+
+impl Store {
+    /// Reserves `n` run keys that no other process gets. Keys of a block that is not used up are lost, not reused.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn reserve_keys(&self, n: u32) -> Result<std::ops::Range<i64>, Error> {
+        let n = i64::from(n);
+        let last: i64 = self
+            .alone("reserve run keys", move |tx, _| Box::pin(async move { twins!(CallerTx: tx, reserve_keys(n)) }))
+            .await?;
+        Ok(last - n + 1..last + 1)
+    }
+
+    /// Begins a run, or finds the one that has its id or its idempotency key. It is durable once this returns: row,
+    /// journal, signals and idempotency key were written together.
+    ///
+    /// # Errors
+    /// The inner one says why nothing was begun; nothing was written. [`Error::Overloaded`] if the writer's queue stayed
+    /// full for five seconds; [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn start(&self, start: Start) -> Result<Result<(RunKey, Started), StartRefused>, Error> {
+        self.0.shared.open()?;
+        let answer = self.send_start(start).await?;
+        self.heard(answer).await
+    }
+
+    /// Begins many runs. Each has its own answer, in the same order, and is durable on its own.
+    ///
+    /// # Errors
+    /// As [`Store::start`].
+    pub async fn start_many(&self, starts: Vec<Start>) -> Result<Vec<Result<(RunKey, Started), StartRefused>>, Error> {
+        self.0.shared.open()?;
+        let mut waiting = Vec::with_capacity(starts.len());
+        for start in starts {
+            waiting.push(self.send_start(start).await?);
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.push(self.heard(answer).await?);
+        }
+        Ok(answers)
+    }
+
+    /// Begins a run inside the caller's own transaction on this store's database: the run exists if and only if that
+    /// transaction commits. Nobody is hinted; a poll finds the run.
+    ///
+    /// # Errors
+    /// The inner one says why nothing was begun. [`Error::Unavailable`] if the database refuses; the caller rolls back.
+    pub async fn start_in(
+        &self,
+        tx: CallerTx<'_>,
+        start: Start,
+    ) -> Result<Result<(RunKey, Started), StartRefused>, Error> {
+        self.0.shared.open()?;
+        self.0.shared.alive().await;
+        let began = begin_all(tx, &[start], Frame::Inside)
+            .await
+            .map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
+        began.answers.into_iter().next().ok_or_else(|| Error::Corrupt { found: "a start without an answer".into() })
+    }
+}
+
+/// Whether a start is no more than a commit that begins a run.
+pub(super) fn is_plain(start: &Start) -> bool {
+    start.if_open == IfOpen::Fail
+        && start.if_closed == IfClosed::Allow
+        && start.idempotency_key.is_none()
+        && start.signals.is_empty()
+}
+
+/// What the caller of a plain start is told.
+pub(super) fn answer_plain(id: &RunId, run: RunKey, verdict: Verdict, fact: &CommitFact) -> Result<StartAnswer, Error> {
+    match (verdict, fact) {
+        (Verdict::Applied, _) => Ok(Ok((run, Started::New))),
+        (_, CommitFact::IdInUse { status, .. }) => {
+            Ok(Err(StartRefused::Open { run: id.clone(), status: status_word(status) }))
+        }
+        // The run is there under this very key: it landed when its answer was lost, and somebody has it by now.
+        (
+            Verdict::Refused(Refusal::Fenced { .. } | Refusal::Moved { .. } | Refusal::IdInUse),
+            CommitFact::Held { .. },
+        ) => Ok(Ok((run, Started::New))),
+        (Verdict::Refused(refusal), _) => Err(Error::Corrupt { found: format!("start of run {id}: {refusal}") }),
+    }
+}
+
+pub(super) fn status_word(word: &str) -> &'static str {
+    ["due", "running", "waiting", "blocked", "completed", "failed", "cancelled", "terminated"]
+        .into_iter()
+        .find(|known| *known == word)
+        .unwrap_or("open")
+}
+
+/// What a start finds before it writes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Look {
+    /// The run that the idempotency key names, if the key still counts at the start's time: until it expires, or while
+    /// its run is open.
+    pub(super) by_key: Option<RunKey>,
+    /// The latest run with the id; its row is locked.
+    pub(super) latest: Option<Run>,
+    /// Which of the start's signals (by place) the latest run has accepted before.
+    pub(super) known: Vec<usize>,
+}
+
+/// What became of starts that looked first.
+#[derive(Debug, Default)]
+pub(super) struct Began {
+    pub(super) answers: Vec<StartAnswer>,
+    new: u64,
+    signalled: Vec<(RunKey, Vec<Pending>)>,
+    ended: Vec<RunKey>,
+    due: bool,
+}
+
+/// Tells the engine here and processes elsewhere what was begun.
+pub(super) fn announce(shared: &Shared, began: &Began) {
+    let signals: usize = began.signalled.iter().map(|(_, signals)| signals.len()).sum();
+    shared.arrivals.fetch_add(began.new + signals as u64, Ordering::SeqCst);
+    for run in &began.ended {
+        shared.ended(*run);
+    }
+    for (run, signals) in &began.signalled {
+        shared.signalled(*run, signals.clone());
+    }
+    if began.due {
+        shared.due();
+    }
+}
+
+/// Starts whose ids and idempotency keys are distinct, in one transaction.
+pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Frame) -> Result<Began, sqlx::Error> {
+    if frame == Frame::Whole {
+        writer::begin(tx.again()).await?;
+    }
+    let mut answers: Vec<Option<StartAnswer>> = vec![None; starts.len()];
+    let mut began = Began::default();
+    // On Postgres another process may take an id between the look and the write; then the start looks again.
+    for _ in 0..8 {
+        let open: Vec<usize> = (0..starts.len()).filter(|i| answers[*i].is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        let asked: Vec<&Start> = open.iter().map(|i| &starts[*i]).collect();
+        let looks = look(tx.again(), &asked).await?;
+        let mut plan = Plan::default();
+        for ((i, start), look) in open.iter().zip(asked).zip(looks) {
+            if let Some(answer) = plan.decide(*i, start, look) {
+                answers[*i] = Some(answer);
+            }
+        }
+        let facts = if plan.commits.commits.is_empty() {
+            Vec::new()
+        } else {
+            writer_write(tx.again(), &plan.commits).await?.commits
+        };
+        let mut landed = vec![false; starts.len()];
+        for ((commit, fact), i) in plan.commits.commits.iter().zip(facts).zip(&plan.commits_of) {
+            let Some(i) = *i else {
+                if matches!(fact, CommitFact::Applied { .. }) {
+                    began.ended.push(commit.run);
+                }
+                continue;
+            };
+            match fact {
+                CommitFact::Applied { due } => {
+                    began.due |= due;
+                    began.new += 1;
+                    landed[i] = true;
+                    answers[i] = Some(Ok((commit.run, Started::New)));
+                }
+                CommitFact::Held { .. } => answers[i] = Some(Ok((commit.run, Started::New))),
+                CommitFact::IdInUse { .. } | CommitFact::Gone => {}
+            }
+        }
+        let keys: Vec<Kept<'_>> = starts
+            .iter()
+            .zip(&landed)
+            .filter(|(_, landed)| **landed)
+            .filter_map(|(start, _)| Kept::of(start))
+            .collect();
+        if !keys.is_empty() {
+            keep(tx.again(), &keys).await?;
+        }
+        let mut arrivals = Batch::default();
+        for (i, run) in &plan.signals {
+            // A run that is to begin takes its signals only once it has.
+            if landed[*i] || starts[*i].commit.run != *run {
+                let to = Addressee::Key(*run);
+                arrivals.arrivals.extend(starts[*i].signals.iter().map(|it| Arrival { to: to.clone(), ..it.clone() }));
+            }
+        }
+        if !arrivals.arrivals.is_empty() {
+            let facts = writer_write(tx.again(), &arrivals).await?.arrivals;
+            for (arrival, fact) in arrivals.arrivals.iter().zip(facts) {
+                if let ArrivalFact::New { run, ordinal, due } = fact {
+                    began.due |= due;
+                    let signal = super::accept::pending(arrival, ordinal);
+                    match began.signalled.iter_mut().find(|(key, _)| *key == run) {
+                        Some((_, signals)) => signals.push(signal),
+                        None => began.signalled.push((run, vec![signal])),
+                    }
+                }
+            }
+        }
+    }
+    began.answers = answers
+        .into_iter()
+        .map(|answer| answer.ok_or_else(|| sqlx::Error::Protocol("a start found its id taken again and again".into())))
+        .collect::<Result<_, _>>()?;
+    if frame == Frame::Whole {
+        writer::end(tx).await?;
+    }
+    Ok(began)
+}
+
+async fn writer_write(tx: CallerTx<'_>, batch: &Batch) -> Result<writer::Facts, sqlx::Error> {
+    super::commit::write(tx, batch, Frame::Inside).await
+}
+
+/// What starts that have looked are going to write.
+#[derive(Default)]
+struct Plan {
+    commits: Batch,
+    /// Beside each commit: which start it begins, none for a run that is terminated to make room.
+    commits_of: Vec<Option<usize>>,
+    /// Which start's signals go to which run.
+    signals: Vec<(usize, RunKey)>,
+}
+
+impl Plan {
+    /// The answer, if nothing has to be written for it but signals.
+    fn decide(&mut self, i: usize, start: &Start, look: Look) -> Option<StartAnswer> {
+        let ours = start.commit.run;
+        if let Some(first) = look.by_key {
+            let started = if first == ours { Started::New } else { Started::Existing(first) };
+            return Some(Ok((first, started)));
+        }
+        let Some(latest) = look.latest else { return self.begin(i, start) };
+        if latest.key == ours {
+            return Some(Ok((ours, Started::New)));
+        }
+        let (id, status) = (latest.id.clone(), latest.status.word());
+        match (&latest.status, start.if_open, start.if_closed) {
+            (crate::run::Status::Closed { how, .. }, _, policy) => match (policy, how) {
+                (IfClosed::Refuse, _) | (IfClosed::AllowIfFailed, Closed::Completed) => {
+                    Some(Err(StartRefused::Closed { run: id, status }))
+                }
+                (IfClosed::Allow | IfClosed::AllowIfFailed, _) => self.begin(i, start),
+            },
+            (_, IfOpen::Fail, _) => Some(Err(StartRefused::Open { run: id, status })),
+            (_, IfOpen::UseExisting, _) => Some(Ok((latest.key, Started::Existing(latest.key)))),
+            (_, IfOpen::SignalExisting, _) => {
+                let new = start.signals.len() - look.known.len();
+                if let Some(refused) = too_many(start, &id, latest.signals_pending, new) {
+                    return Some(Err(refused));
+                }
+                if !start.signals.is_empty() {
+                    self.signals.push((i, latest.key));
+                }
+                Some(Ok((latest.key, Started::Existing(latest.key))))
+            }
+            (_, IfOpen::TerminateAndStart, _) => {
+                if let Some(refused) = too_many(start, &id, 0, start.signals.len()) {
+                    return Some(Err(refused));
+                }
+                self.terminate(start, &latest);
+                self.begin(i, start)
+            }
+        }
+    }
+
+    fn begin(&mut self, i: usize, start: &Start) -> Option<StartAnswer> {
+        let id = start.commit.begins.as_ref().map(|new| &new.id)?;
+        if let Some(refused) = too_many(start, id, 0, start.signals.len()) {
+            return Some(Err(refused));
+        }
+        self.commits.commit(start.commit.clone(), None);
+        self.commits_of.push(Some(i));
+        if !start.signals.is_empty() {
+            self.signals.push((i, start.commit.run));
+        }
+        None
+    }
+
+    /// Ends a run over its owner's head: the fence moves on, so whatever the owner still writes is refused.
+    fn terminate(&mut self, start: &Start, run: &Run) {
+        let mut lines = Lines::default();
+        let reason = "another run was started under its id".to_owned();
+        lines.push(start.commit.at, &RunTerminated { reason, by: start.by.clone() }.into());
+        let commit = Commit {
+            run: run.key,
+            fence: run.fence,
+            head: run.head,
+            begins: None,
+            lines,
+            leaves: Leaves::Closed(Closed::Terminated),
+            signals_seen: run.signals_accepted,
+            preconditions: Preconditions::default(),
+            taken: Vec::new(),
+            published: Vec::new(),
+            replies: Vec::new(),
+            chunks: Vec::new(),
+            at: start.commit.at,
+        };
+        self.commits.commit(commit, Some(Fence(run.fence.0 + 1)));
+        self.commits_of.push(None);
+    }
+}
+
+fn too_many(start: &Start, id: &RunId, pending: i64, new: usize) -> Option<StartRefused> {
+    let limit = start.signals.iter().map(|it| it.pending_max).min()?;
+    let new = i64::try_from(new).unwrap_or(i64::MAX);
+    (new > 0 && pending.saturating_add(new) > limit)
+        .then(|| Refused::TooManyPending { run: id.to_string(), pending, limit }.into())
+}
+
+/// An idempotency key to keep.
+pub(super) struct Kept<'s> {
+    pub(super) namespace: &'s str,
+    pub(super) key: &'s str,
+    pub(super) run: RunKey,
+    /// None: while the run is open.
+    pub(super) expires_at: Option<i64>,
+}
+
+impl<'s> Kept<'s> {
+    fn of(start: &'s Start) -> Option<Self> {
+        let key = start.idempotency_key.as_ref()?;
+        let new = start.commit.begins.as_ref()?;
+        Some(Self {
+            namespace: new.namespace.as_str(),
+            key: &key.key,
+            run: start.commit.run,
+            expires_at: match key.kept {
+                KeyKept::For(span) => Some((start.commit.at + span).0),
+                KeyKept::WhileOpen => None,
+            },
+        })
+    }
+}
+
+/// What each start finds, in the same order. Rows that are found are locked until the transaction ends.
+async fn look(tx: CallerTx<'_>, starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
+    twins!(CallerTx: tx, look(starts))
+}
+
+/// Writes idempotency keys; one that is there is spent and is replaced.
+async fn keep(tx: CallerTx<'_>, keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, keep(keys))
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sqlx::SqliteConnection;
+
+    use super::{Kept, Look, Start};
+
+    pub(super) async fn reserve_keys(_tx: &mut SqliteConnection, _n: i64) -> Result<i64, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn look(_tx: &mut SqliteConnection, _starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn keep(_tx: &mut SqliteConnection, _keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use sqlx::PgConnection;
+
+    use super::{Kept, Look, Start};
+
+    /// Adds `n` to the counter `runs` and returns what it is then.
+    pub(super) async fn reserve_keys(_tx: &mut PgConnection, _n: i64) -> Result<i64, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn look(_tx: &mut PgConnection, _starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn keep(_tx: &mut PgConnection, _keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+}

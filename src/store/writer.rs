@@ -1,0 +1,1007 @@
+//! The writer: one task per lane that takes whatever waits, writes it in one transaction and tells each its own verdict.
+//!
+//! No timer: while one transaction is flushed, the next batch gathers. A request that is refused, or that the database
+//! cannot take, does not hurt its neighbours. An outcome that is unknown, because the connection was lost, is resolved by
+//! writing again: a commit carries fence and head, an arrival its id, a start its key, so what has landed is recognised.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant as Tick;
+
+use super::contract::{Arrival, Chunk, Commit, Hint, Leaves, Options, Refusal, Start, StartRefused, Started, Verdict};
+use super::open::Store;
+use super::start::{self, CallerTx};
+use super::turn::Turn;
+use super::wake::HintQueue;
+use super::{Error, Fault, Faults};
+use crate::clock::Instant;
+use crate::id::{Fence, RunKey, Seq};
+use crate::signal::{Accepted, Pending, Refused};
+use crate::transaction::Connection;
+
+/// How long a write is tried again before the store counts as unavailable.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// How long the door waits for a place in the writer's queue.
+const DOOR_WAITS: Duration = Duration::from_secs(5);
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
+pub(super) type StartAnswer = Result<(RunKey, Started), StartRefused>;
+pub(super) type AcceptAnswer = Result<(RunKey, Accepted), Refused>;
+
+/// What one asks of the writer.
+pub(super) enum Request {
+    Commit(Box<Commit>, Answer<Verdict>),
+    Accept(Box<Arrival>, Answer<AcceptAnswer>),
+    Start(Box<Start>, Answer<StartAnswer>),
+    Append(Append, Answer<()>),
+    /// A write that shares its transaction with nobody.
+    Alone(Box<dyn Alone>),
+    /// A transactional step.
+    Turn(Box<dyn Turn>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Values for the streams of one run, outside any commit.
+#[derive(Debug, Clone)]
+pub(super) struct Append {
+    pub(super) run: RunKey,
+    pub(super) chunks: Vec<Chunk>,
+    pub(super) at: Instant,
+    /// It may have landed already: what stands at the stream's end with the same time, part and value is not added.
+    pub(super) doubtful: bool,
+}
+
+/// What one physical transaction carries. Judged and written in this order: arrivals, commits, appends. No run has two
+/// commits in it, and no two begin under the same id.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) commits: Vec<Commit>,
+    /// Beside each commit: the fence to leave, if not the commit's own. Set where a run is ended over its owner's head.
+    pub(super) fences: Vec<Option<Fence>>,
+    pub(super) appends: Vec<Append>,
+}
+
+impl Batch {
+    pub(super) fn commit(&mut self, commit: Commit, fence: Option<Fence>) {
+        self.commits.push(commit);
+        self.fences.push(fence);
+    }
+
+    fn len(&self) -> usize {
+        self.arrivals.len() + self.commits.len() + self.appends.len()
+    }
+}
+
+/// What the database says about each part of a batch, in the batch's order.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) arrivals: Vec<ArrivalFact>,
+    pub(super) commits: Vec<CommitFact>,
+}
+
+/// What became of an arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ArrivalFact {
+    /// The signal was added; `due` if it made a waiting run due.
+    New { run: RunKey, ordinal: i64, due: bool },
+    /// A signal with this id was accepted before, at that time.
+    Already { run: RunKey, ordinal: i64, at: Instant },
+    /// No such run.
+    Unknown,
+    /// The run has ended.
+    Closed { status: String },
+    /// Too many are pending.
+    Full { pending: i64 },
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum CommitFact {
+    /// Written. `due` if the run waits for nobody: it was to be left due, or was left due for a signal not yet seen.
+    Applied { due: bool },
+    /// Not written: the row stands so. With `begins`, a row with this very key is there already.
+    Held { fence: Fence, head: Seq, accepted: i64 },
+    /// Not written: it would begin, but this run has its id and is open.
+    IdInUse { holder: RunKey, status: String },
+    /// Not written: there is no such run.
+    Gone,
+}
+
+impl CommitFact {
+    /// The verdict. A doubtful commit was sent before with unknown outcome: then the row shows whether it landed.
+    pub(super) fn verdict(&self, commit: &Commit, doubtful: bool) -> Verdict {
+        match *self {
+            Self::Applied { .. } => Verdict::Applied,
+            Self::Held { fence, head, accepted } => {
+                let landed = commit.head.plus(commit.lines.len());
+                if fence != commit.fence {
+                    Verdict::Refused(Refusal::Fenced { ours: commit.fence, theirs: fence })
+                } else if doubtful && head == landed && (!commit.lines.is_empty() || commit.begins.is_some()) {
+                    Verdict::Applied
+                } else if commit.begins.is_some() {
+                    Verdict::Refused(Refusal::IdInUse)
+                } else if head != commit.head {
+                    Verdict::Refused(Refusal::Moved { expected: commit.head, found: head })
+                } else {
+                    Verdict::Refused(Refusal::Undrained { accepted, seen: commit.signals_seen })
+                }
+            }
+            Self::IdInUse { .. } => Verdict::Refused(Refusal::IdInUse),
+            Self::Gone => Verdict::Refused(Refusal::Gone),
+        }
+    }
+}
+
+/// Whether a batch is a transaction of its own, or part of one that is open on the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Frame {
+    Whole,
+    Inside,
+}
+
+/// What the store's tasks and its callers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) faults: Option<Faults>,
+    pub(super) hints: HintQueue,
+    /// Told after writes that other processes may wait for.
+    pub(super) elsewhere: Notify,
+    pub(super) closed: AtomicBool,
+    pub(super) logical_commits: AtomicU64,
+    pub(super) physical_commits: AtomicU64,
+    pub(super) arrivals: AtomicU64,
+    pub(super) physical_writes: AtomicU64,
+    batch_max: usize,
+    outcomes: Mutex<HashMap<RunKey, Vec<oneshot::Sender<()>>>>,
+}
+
+impl Shared {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            faults: options.faults.clone(),
+            hints: HintQueue::default(),
+            elsewhere: Notify::new(),
+            closed: AtomicBool::new(false),
+            logical_commits: AtomicU64::new(0),
+            physical_commits: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
+            physical_writes: AtomicU64::new(0),
+            batch_max: options.batch_max.max(1),
+            outcomes: Mutex::default(),
+        }
+    }
+
+    /// Whether a scripted crash has struck.
+    pub(super) fn is_dead(&self) -> bool {
+        self.faults.as_ref().is_some_and(Faults::is_dead)
+    }
+
+    /// Refuses a closed store.
+    pub(super) fn open(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// After a scripted crash nobody hears anything any more.
+    pub(super) async fn alive(&self) {
+        if self.is_dead() {
+            std::future::pending().await
+        }
+    }
+
+    /// Some run is due: tells the engine here, and other processes.
+    pub(super) fn due(&self) {
+        self.hints.push(Hint::Due);
+        self.elsewhere.notify_one();
+    }
+
+    pub(super) fn watch(&self, run: RunKey) -> oneshot::Receiver<()> {
+        let (fire, fired) = oneshot::channel();
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let watchers = outcomes.entry(run).or_default();
+        watchers.retain(|fire| !fire.is_closed());
+        watchers.push(fire);
+        fired
+    }
+
+    /// The run was closed or blocked.
+    pub(super) fn ended(&self, run: RunKey) {
+        let watchers = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+        for fire in watchers.into_iter().flatten() {
+            // A watcher that has gone has nothing to hear.
+            let _ = fire.send(());
+        }
+    }
+
+    /// What an applied commit means for those who listen.
+    pub(super) fn applied(&self, commit: &Commit, due: bool) {
+        if matches!(commit.leaves, Leaves::Closed(_) | Leaves::Blocked { .. }) {
+            self.ended(commit.run);
+        }
+        if due {
+            self.due();
+        }
+    }
+
+    /// What new signals mean for those who listen.
+    pub(super) fn signalled(&self, run: RunKey, signals: Vec<Pending>) {
+        self.hints.push(Hint::Signalled { run, signals });
+        self.elsewhere.notify_one();
+    }
+
+    pub(super) fn count_commits(&self, applied: u64) {
+        if applied > 0 {
+            self.logical_commits.fetch_add(applied, Ordering::SeqCst);
+            self.physical_commits.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// What a lane connects to.
+pub(super) enum Home {
+    #[cfg(feature = "sqlite")]
+    Sqlite(Box<sqlx::sqlite::SqliteConnectOptions>),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<sqlx::postgres::PgConnectOptions>),
+}
+
+/// One writer's connection, and where to get another.
+pub(super) struct Lane {
+    home: Home,
+    connection: Option<Connection>,
+}
+
+impl Lane {
+    pub(super) fn new(home: Home, connection: Connection) -> Self {
+        Self { home, connection: Some(connection) }
+    }
+
+    /// Starts the lane's writer.
+    pub(super) fn spawn(self, shared: &Arc<Shared>, queue_max: usize) -> (mpsc::Sender<Request>, JoinHandle<()>) {
+        let (requests, queue) = mpsc::channel(queue_max.max(1));
+        let writer = Writer { lane: self, shared: Arc::clone(shared) };
+        (requests, tokio::spawn(writer.run(queue)))
+    }
+
+    /// The connection, made anew if it was lost.
+    pub(super) async fn connection(&mut self) -> Result<CallerTx<'_>, sqlx::Error> {
+        if self.connection.is_none() {
+            self.connection = Some(twins!(Home: &self.home, connect())?);
+        }
+        match &mut self.connection {
+            #[cfg(feature = "sqlite")]
+            Some(Connection::Sqlite(it)) => Ok(CallerTx::Sqlite(it)),
+            #[cfg(feature = "postgres")]
+            Some(Connection::Postgres(it)) => Ok(CallerTx::Postgres(it)),
+            None => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+
+    /// Gives up a connection whose state is not known.
+    pub(super) fn forget(&mut self) {
+        self.connection = None;
+    }
+
+    pub(super) fn lend(&mut self) -> Option<Connection> {
+        self.connection.take()
+    }
+
+    pub(super) fn take_back(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+    }
+
+    /// Ends whatever transaction an error has left open.
+    pub(super) async fn roll_back(&mut self) {
+        let rolled_back = match self.connection().await {
+            Ok(tx) => tokio::time::timeout(DOOR_WAITS, roll_back(tx)).await.is_ok_and(|done| done.is_ok()),
+            Err(_) => false,
+        };
+        if !rolled_back {
+            self.forget();
+        }
+    }
+}
+
+/// Opens a transaction that may write.
+pub(super) async fn begin(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, begin())
+}
+
+/// Commits it.
+pub(super) async fn end(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, end())
+}
+
+/// Rolls back what is open; nothing being open is no error.
+pub(super) async fn roll_back(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, roll_back())
+}
+
+/// What an error of the database means for the write that met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The connection is gone: the write may or may not have landed.
+    Lost,
+    /// The write did not land and may be sent again: locked, deadlocked, starting up.
+    Again,
+    /// The write did not land and will not.
+    Refused,
+}
+
+fn trouble(error: &sqlx::Error) -> Trouble {
+    match error {
+        sqlx::Error::Database(said) => match said.code().as_deref() {
+            #[cfg(feature = "sqlite")]
+            Some(code) if said.as_ref().try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
+                sqlite::trouble(code)
+            }
+            #[cfg(feature = "postgres")]
+            Some(code) => postgres::trouble(code),
+            _ => Trouble::Refused,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Trouble::Lost,
+        _ => Trouble::Refused,
+    }
+}
+
+/// Whether the connection is gone, and with it the answer.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    trouble(error) == Trouble::Lost
+}
+
+impl Error {
+    pub(super) fn unavailable(what: &'static str, source: sqlx::Error) -> Self {
+        let broken_rule = source.as_database_error().is_some_and(|said| {
+            said.is_check_violation() || said.is_unique_violation() || said.is_foreign_key_violation()
+        });
+        match source {
+            _ if broken_rule => Self::Corrupt { found: format!("{what}: {source}") },
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
+                Self::Corrupt { found: format!("{what}: {source}") }
+            }
+            sqlx::Error::PoolClosed => Self::Closed,
+            _ => Self::Unavailable { what, source: Arc::new(source) },
+        }
+    }
+}
+
+/// A write of its own, whatever it answers.
+pub(super) trait Alone: Send {
+    fn what(&self) -> &'static str;
+    /// Does it, in a transaction of its own. `doubtful`: it was tried before with unknown outcome.
+    fn run<'l>(&'l mut self, tx: CallerTx<'l>, doubtful: bool) -> BoxFuture<'l, Result<(), sqlx::Error>>;
+    fn settle(self: Box<Self>, ended: Result<(), Error>);
+}
+
+struct Job<T, F> {
+    what: &'static str,
+    job: F,
+    result: Option<T>,
+    answer: Answer<T>,
+}
+
+impl<T, F> Alone for Job<T, F>
+where
+    T: Send + 'static,
+    F: for<'t> FnMut(CallerTx<'t>, bool) -> BoxFuture<'t, Result<T, sqlx::Error>> + Send,
+{
+    fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn run<'l>(&'l mut self, tx: CallerTx<'l>, doubtful: bool) -> BoxFuture<'l, Result<(), sqlx::Error>> {
+        let doing = (self.job)(tx, doubtful);
+        Box::pin(async {
+            self.result = Some(doing.await?);
+            Ok(())
+        })
+    }
+
+    fn settle(self: Box<Self>, ended: Result<(), Error>) {
+        let Self { what, result, answer, .. } = *self;
+        let result = ended.and_then(|()| result.ok_or_else(|| Error::Corrupt { found: format!("{what}: no answer") }));
+        // Who asked may have gone; what was written stays written.
+        let _ = answer.send(result);
+    }
+}
+
+impl Store {
+    fn lane_of(&self, shard: u64) -> &mpsc::Sender<Request> {
+        let lanes = &self.0.lanes;
+        &lanes[usize::try_from(shard % lanes.len() as u64).unwrap_or(0)]
+    }
+
+    fn lane_of_run(&self, run: RunKey) -> &mpsc::Sender<Request> {
+        self.lane_of(run.0.unsigned_abs())
+    }
+
+    fn lane_of_id(&self, id: &crate::id::RunId) -> &mpsc::Sender<Request> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        self.lane_of(hasher.finish())
+    }
+
+    /// Hands a commit to its lane.
+    pub(super) async fn send_commit(&self, commit: Commit) -> Result<oneshot::Receiver<Result<Verdict, Error>>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = self.lane_of_run(commit.run);
+        lane.send(Request::Commit(Box::new(commit), answer)).await.map_err(|_| Error::Closed)?;
+        Ok(answered)
+    }
+
+    /// Hands an arrival to its lane; waits only so long for a place.
+    pub(super) async fn send_arrival(
+        &self,
+        arrival: Arrival,
+    ) -> Result<oneshot::Receiver<Result<AcceptAnswer, Error>>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = match &arrival.to {
+            super::Addressee::Key(run) => self.lane_of_run(*run),
+            super::Addressee::Id(_, id) => self.lane_of_id(id),
+        };
+        knock(lane, Request::Accept(Box::new(arrival), answer)).await?;
+        Ok(answered)
+    }
+
+    /// Hands a start to its lane; waits only so long for a place.
+    pub(super) async fn send_start(
+        &self,
+        start: Start,
+    ) -> Result<oneshot::Receiver<Result<StartAnswer, Error>>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = match &start.commit.begins {
+            Some(new) => self.lane_of_id(&new.id),
+            None => self.lane_of_run(start.commit.run),
+        };
+        knock(lane, Request::Start(Box::new(start), answer)).await?;
+        Ok(answered)
+    }
+
+    pub(super) async fn send_append(&self, append: Append) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = self.lane_of_run(append.run);
+        lane.send(Request::Append(append, answer)).await.map_err(|_| Error::Closed)?;
+        Ok(answered)
+    }
+
+    pub(super) async fn send_turn(&self, turn: Box<dyn Turn>) -> Result<(), Error> {
+        self.lane_of(0).send(Request::Turn(turn)).await.map_err(|_| Error::Closed)
+    }
+
+    /// Runs a write of its own on a writer's connection, between batches.
+    pub(super) async fn alone<T, F>(&self, what: &'static str, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(CallerTx<'t>, bool) -> BoxFuture<'t, Result<T, sqlx::Error>> + Send + 'static,
+    {
+        self.0.shared.open()?;
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(Job { what, job, result: None, answer });
+        self.lane_of(0).send(Request::Alone(job)).await.map_err(|_| Error::Closed)?;
+        self.heard(answered).await
+    }
+
+    /// The writer's answer.
+    pub(super) async fn heard<T>(&self, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.0.shared.alive().await;
+                Err(Error::Closed)
+            }
+        }
+    }
+}
+
+async fn knock(lane: &mpsc::Sender<Request>, request: Request) -> Result<(), Error> {
+    lane.send_timeout(request, DOOR_WAITS).await.map_err(|e| match e {
+        mpsc::error::SendTimeoutError::Timeout(_) => {
+            Error::Overloaded { waiting: lane.max_capacity() - lane.capacity() }
+        }
+        mpsc::error::SendTimeoutError::Closed(_) => Error::Closed,
+    })
+}
+
+/// Whom a commit of a batch is answered to.
+enum Asked {
+    Commit(Answer<Verdict>),
+    /// A start that needs no look: the commit says all.
+    Start(Box<crate::id::RunId>, Answer<StartAnswer>),
+}
+
+/// One round of the writer: what shares a transaction, and what follows it.
+#[derive(Default)]
+struct Round {
+    batch: Batch,
+    asked: Vec<Asked>,
+    accepts: Vec<Answer<AcceptAnswer>>,
+    appends: Vec<Answer<()>>,
+    starts: Vec<Start>,
+    start_answers: Vec<Answer<StartAnswer>>,
+    after: Vec<Request>,
+    later: VecDeque<Request>,
+    runs: HashSet<RunKey>,
+    signals: HashSet<(String, String)>,
+    ids: HashSet<(String, String)>,
+}
+
+impl Round {
+    /// Puts a request where it belongs; what cannot share this round goes to the next.
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Commit(commit, answer) => {
+                let id = commit.begins.as_ref().map(|new| (new.namespace.to_string(), new.id.to_string()));
+                if !self.runs.insert(commit.run) || id.is_some_and(|id| !self.ids.insert(id)) {
+                    return self.later.push_back(Request::Commit(commit, answer));
+                }
+                self.batch.commit(*commit, None);
+                self.asked.push(Asked::Commit(answer));
+            }
+            Request::Start(start, answer) => {
+                let Some(new) = &start.commit.begins else {
+                    let found = format!("a start of run {} that begins no run", start.commit.run);
+                    let _ = answer.send(Err(Error::Corrupt { found }));
+                    return;
+                };
+                let id = (new.namespace.to_string(), new.id.to_string());
+                let key = start.idempotency_key.as_ref().map(|it| (new.namespace.to_string(), format!("/{}", it.key)));
+                // No id holds a slash, so keys and ids share the set.
+                if self.ids.contains(&id) || key.as_ref().is_some_and(|key| self.ids.contains(key)) {
+                    return self.later.push_back(Request::Start(start, answer));
+                }
+                self.runs.insert(start.commit.run);
+                let id_of_run = new.id.clone();
+                self.ids.insert(id);
+                self.ids.extend(key);
+                if start::is_plain(&start) {
+                    self.batch.commit(start.commit, None);
+                    self.asked.push(Asked::Start(Box::new(id_of_run), answer));
+                } else {
+                    self.starts.push(*start);
+                    self.start_answers.push(answer);
+                }
+            }
+            Request::Accept(arrival, answer) => {
+                let to = match &arrival.to {
+                    super::Addressee::Key(run) => run.to_string(),
+                    super::Addressee::Id(namespace, id) => format!("{namespace}/{id}"),
+                };
+                if !self.signals.insert((to, arrival.id.clone())) {
+                    return self.later.push_back(Request::Accept(arrival, answer));
+                }
+                self.batch.arrivals.push(*arrival);
+                self.accepts.push(answer);
+            }
+            Request::Append(append, answer) => {
+                self.batch.appends.push(append);
+                self.appends.push(answer);
+            }
+            Request::Alone(_) | Request::Turn(_) | Request::Close(_) => self.after.push(request),
+        }
+    }
+}
+
+struct Writer {
+    lane: Lane,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut later: VecDeque<Request> = VecDeque::new();
+        let mut waiting = Vec::with_capacity(self.shared.batch_max);
+        let mut closing = Vec::new();
+        loop {
+            let room = self.shared.batch_max.saturating_sub(later.len());
+            if later.is_empty() {
+                if queue.recv_many(&mut waiting, room).await == 0 {
+                    break;
+                }
+            } else {
+                while waiting.len() < room {
+                    let Ok(request) = queue.try_recv() else { break };
+                    waiting.push(request);
+                }
+            }
+            let mut round = Round::default();
+            for request in later.drain(..).chain(waiting.drain(..)) {
+                round.take(request);
+            }
+            later = std::mem::take(&mut round.later);
+            let after = std::mem::take(&mut round.after);
+            let starts = std::mem::take(&mut round.starts);
+            let start_answers = std::mem::take(&mut round.start_answers);
+            if round.batch.len() > 0 {
+                self.write(round).await;
+            }
+            if !starts.is_empty() {
+                self.begin(starts, start_answers).await;
+            }
+            for request in after {
+                match request {
+                    Request::Alone(job) => self.alone(job).await,
+                    Request::Turn(turn) => turn.take(&mut self.lane, &self.shared).await,
+                    Request::Close(answer) => {
+                        queue.close();
+                        closing.push(answer);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        twins_close(self.lane.lend()).await;
+        for answer in closing {
+            // Whoever closes may have stopped waiting.
+            let _ = answer.send(());
+        }
+    }
+
+    /// One physical write, tried until its outcome is known. `true` beside the result: an earlier try may have landed.
+    async fn physical<T>(
+        &mut self,
+        what: &'static str,
+        mut write: impl for<'t> FnMut(CallerTx<'t>, bool) -> BoxFuture<'t, Result<T, sqlx::Error>>,
+    ) -> Result<(T, bool), Failed> {
+        let give_up_at = Tick::now() + GIVE_UP_AFTER;
+        let mut doubtful = false;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let fault = strike(&self.shared).await;
+            let written = match self.lane.connection().await {
+                Ok(tx) => write(tx, doubtful).await,
+                Err(e) => Err(e),
+            };
+            self.shared.physical_writes.fetch_add(1, Ordering::SeqCst);
+            match fault {
+                Some(Fault::CrashAfter) => die(&self.shared).await,
+                Some(Fault::LoseAnswer) => {
+                    self.lane.forget();
+                    doubtful = true;
+                    continue;
+                }
+                Some(Fault::CrashBefore) | None => {}
+            }
+            let error = match written {
+                Ok(result) => return Ok((result, doubtful)),
+                Err(error) => error,
+            };
+            match trouble(&error) {
+                Trouble::Lost => {
+                    self.lane.forget();
+                    doubtful = true;
+                }
+                Trouble::Again => self.lane.roll_back().await,
+                Trouble::Refused => {
+                    self.lane.roll_back().await;
+                    return Err(Failed { what, error, refused: true });
+                }
+            }
+            if Tick::now() >= give_up_at {
+                return Err(Failed { what, error, refused: false });
+            }
+            tracing::warn!(%error, what, "a write is tried again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Writes a batch and answers everybody in it.
+    async fn write(&mut self, round: Round) {
+        let Round { batch, asked, accepts, appends, .. } = round;
+        let alone = batch.len() == 1;
+        let batch = Arc::new(batch);
+        match self.write_batch(&batch).await {
+            Ok((facts, doubtful)) => self.answer(&batch, facts, doubtful, asked, accepts, appends),
+            // Something in it the database cannot take: each is tried alone, so that it hurts nobody else.
+            Err(failed) if failed.refused && !alone => {
+                let Some(batch) = Arc::into_inner(batch) else { return };
+                for (arrival, answer) in batch.arrivals.into_iter().zip(accepts) {
+                    let mut one = Round::default();
+                    one.batch.arrivals.push(arrival);
+                    one.accepts.push(answer);
+                    Box::pin(self.write(one)).await;
+                }
+                for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked) {
+                    let mut one = Round::default();
+                    one.batch.commit(commit, fence);
+                    one.asked.push(asked);
+                    Box::pin(self.write(one)).await;
+                }
+                for (append, answer) in batch.appends.into_iter().zip(appends) {
+                    let mut one = Round::default();
+                    one.batch.appends.push(append);
+                    one.appends.push(answer);
+                    Box::pin(self.write(one)).await;
+                }
+            }
+            Err(failed) => {
+                let error = failed.error();
+                for answer in accepts {
+                    let _ = answer.send(Err(error.clone()));
+                }
+                for answer in asked {
+                    let _ = match answer {
+                        Asked::Commit(answer) => answer.send(Err(error.clone())).is_ok(),
+                        Asked::Start(_, answer) => answer.send(Err(error.clone())).is_ok(),
+                    };
+                }
+                for answer in appends {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn write_batch(&mut self, batch: &Arc<Batch>) -> Result<(Facts, bool), Failed> {
+        self.physical("write a batch", |tx, doubtful| {
+            let batch = Arc::clone(batch);
+            Box::pin(async move {
+                if doubtful && !batch.appends.is_empty() {
+                    // Only then do appends have to look at what is there.
+                    let appends = batch.appends.iter().map(|it| Append { doubtful, ..it.clone() }).collect();
+                    let (arrivals, commits) = (batch.arrivals.clone(), batch.commits.clone());
+                    let again = Batch { arrivals, commits, fences: batch.fences.clone(), appends };
+                    return super::commit::write(tx, &again, Frame::Whole).await;
+                }
+                super::commit::write(tx, &batch, Frame::Whole).await
+            })
+        })
+        .await
+    }
+
+    fn answer(
+        &self,
+        batch: &Batch,
+        facts: Facts,
+        doubtful: bool,
+        asked: Vec<Asked>,
+        accepts: Vec<Answer<AcceptAnswer>>,
+        appends: Vec<Answer<()>>,
+    ) {
+        let shared = &self.shared;
+        let accepted: Vec<_> = batch
+            .arrivals
+            .iter()
+            .zip(facts.arrivals)
+            .map(|(arrival, fact)| (arrival, super::accept::answer(arrival, &fact, doubtful), fact))
+            .collect();
+        super::accept::announce(shared, accepted.iter().map(|(arrival, answer, fact)| (*arrival, answer, fact)));
+        for ((_, answer, _), asked) in accepted.into_iter().zip(accepts) {
+            // Nobody in this loop is waited for: who has gone, has gone.
+            let _ = asked.send(Ok(answer));
+        }
+        let mut applied = 0;
+        let mut answers = Vec::with_capacity(asked.len());
+        for ((commit, fact), asked) in batch.commits.iter().zip(facts.commits).zip(asked) {
+            let verdict = fact.verdict(commit, doubtful);
+            if verdict == Verdict::Applied {
+                let due = match fact {
+                    CommitFact::Applied { due } => due,
+                    // It landed unheard; a hint too many costs a poll.
+                    _ => !matches!(commit.leaves, Leaves::Running(_)),
+                };
+                match asked {
+                    Asked::Commit(_) => applied += 1,
+                    Asked::Start(..) => {
+                        shared.arrivals.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                shared.applied(commit, due);
+            }
+            answers.push((asked, verdict, commit, fact));
+        }
+        shared.count_commits(applied);
+        for (asked, verdict, commit, fact) in answers {
+            match asked {
+                Asked::Commit(answer) => drop(answer.send(Ok(verdict))),
+                Asked::Start(id, answer) => {
+                    drop(answer.send(start::answer_plain(&id, commit.run, verdict, &fact)));
+                }
+            }
+        }
+        for asked in appends {
+            let _ = asked.send(Ok(()));
+        }
+    }
+
+    /// Starts that must look before they write: a transaction of their own.
+    async fn begin(&mut self, starts: Vec<Start>, answers: Vec<Answer<StartAnswer>>) {
+        let starts = Arc::new(starts);
+        let began = self
+            .physical("start runs", |tx, _| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move { start::begin_all(tx, &starts, Frame::Whole).await })
+            })
+            .await;
+        match began {
+            Ok((began, _)) => {
+                start::announce(&self.shared, &began);
+                for (answer, asked) in began.answers.into_iter().zip(answers) {
+                    let _ = asked.send(Ok(answer));
+                }
+            }
+            Err(failed) if failed.refused && starts.len() > 1 => {
+                let Some(starts) = Arc::into_inner(starts) else { return };
+                for (start, answer) in starts.into_iter().zip(answers) {
+                    Box::pin(self.begin(vec![start], vec![answer])).await;
+                }
+            }
+            Err(failed) => {
+                let error = failed.error();
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn alone(&mut self, mut job: Box<dyn Alone>) {
+        let what = job.what();
+        let ended = loop_alone(self, what, &mut job).await;
+        job.settle(ended);
+    }
+}
+
+/// The same as [`Writer::physical`] for a job that keeps its own result.
+async fn loop_alone(writer: &mut Writer, what: &'static str, job: &mut Box<dyn Alone>) -> Result<(), Error> {
+    let give_up_at = Tick::now() + GIVE_UP_AFTER;
+    let mut doubtful = false;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let fault = strike(&writer.shared).await;
+        let written = match writer.lane.connection().await {
+            Ok(tx) => job.run(tx, doubtful).await,
+            Err(e) => Err(e),
+        };
+        writer.shared.physical_writes.fetch_add(1, Ordering::SeqCst);
+        match fault {
+            Some(Fault::CrashAfter) => die(&writer.shared).await,
+            Some(Fault::LoseAnswer) => {
+                writer.lane.forget();
+                doubtful = true;
+                continue;
+            }
+            Some(Fault::CrashBefore) | None => {}
+        }
+        let Err(error) = written else { return Ok(()) };
+        match trouble(&error) {
+            Trouble::Lost => {
+                writer.lane.forget();
+                doubtful = true;
+            }
+            Trouble::Again => writer.lane.roll_back().await,
+            Trouble::Refused => {
+                writer.lane.roll_back().await;
+                return Err(Error::unavailable(what, error));
+            }
+        }
+        if Tick::now() >= give_up_at {
+            return Err(Error::unavailable(what, error));
+        }
+        tracing::warn!(%error, what, "a write is tried again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// A write that was given up.
+struct Failed {
+    what: &'static str,
+    error: sqlx::Error,
+    /// The database will not take it, however often it is sent.
+    refused: bool,
+}
+
+impl Failed {
+    fn error(self) -> Error {
+        Error::unavailable(self.what, self.error)
+    }
+}
+
+/// Asks the script, if there is one, what goes wrong at the write that follows.
+pub(super) async fn strike(shared: &Shared) -> Option<Fault> {
+    let faults = shared.faults.as_ref()?;
+    let fault = faults.next();
+    if fault == Some(Fault::CrashBefore) {
+        faults.die().await;
+    }
+    fault
+}
+
+/// The process counts as dead.
+pub(super) async fn die(shared: &Shared) {
+    if let Some(faults) = &shared.faults {
+        faults.die().await;
+    }
+}
+
+async fn twins_close(connection: Option<Connection>) {
+    use sqlx::Connection as _;
+    let closed = match connection {
+        #[cfg(feature = "sqlite")]
+        Some(Connection::Sqlite(it)) => it.close().await,
+        #[cfg(feature = "postgres")]
+        Some(Connection::Postgres(it)) => it.close().await,
+        None => Ok(()),
+    };
+    if let Err(error) = closed {
+        tracing::debug!(%error, "the writer's connection did not close cleanly");
+    }
+}
+
+#[cfg(feature = "sqlite")]
+pub(super) mod sqlite {
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{Connection as _, Executor as _};
+
+    use super::{Connection, Trouble};
+
+    pub(in super::super) async fn connect(options: &SqliteConnectOptions) -> Result<Connection, sqlx::Error> {
+        let connection = SqliteConnection::connect_with(options).await?;
+        Ok(Connection::Sqlite(Box::new(connection)))
+    }
+
+    pub(super) async fn begin(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        tx.execute("begin immediate").await.map(drop)
+    }
+
+    pub(super) async fn end(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        tx.execute("commit").await.map(drop)
+    }
+
+    pub(super) async fn roll_back(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        match tx.execute("rollback").await {
+            Err(sqlx::Error::Database(said)) if said.message().contains("no transaction is active") => Ok(()),
+            rolled_back => rolled_back.map(drop),
+        }
+    }
+
+    /// The extended result code as text; its low byte is the kind: 5 busy, 6 locked.
+    pub(super) fn trouble(code: &str) -> Trouble {
+        match code.parse::<i64>().map(|code| code & 0xff) {
+            Ok(5 | 6) => Trouble::Again,
+            _ => Trouble::Refused,
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+pub(super) mod postgres {
+    use sqlx::postgres::{PgConnectOptions, PgConnection};
+
+    use super::{Connection, Trouble};
+
+    pub(in super::super) async fn connect(_options: &PgConnectOptions) -> Result<Connection, sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn begin(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn end(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+
+    pub(super) async fn roll_back(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        todo!()
+    }
+
+    /// By SQLSTATE: 40001 and 40P01 may be sent again, class 08 and 57P0x are lost connections.
+    pub(super) fn trouble(_code: &str) -> Trouble {
+        todo!()
+    }
+}
