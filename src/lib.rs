@@ -15,3 +15,5 @@ pub mod journal;
 
 pub mod store;
 pub mod workflow;
+
+pub mod engine;

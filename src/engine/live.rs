@@ -210,7 +210,7 @@ impl Live {
         values: bool,
         tell: Tell,
     ) -> Result<(Self, Batch), BlockReason> {
-        let History { run, journal, pending } = history;
+        let History { run, journal, mut pending } = history;
         let standing = Standing::of(&journal).map_err(|e| BlockReason::Corrupt(format!("run {}: {e}", run.id)))?;
         let opening = Opening::of(&journal)
             .ok_or_else(|| BlockReason::Corrupt(format!("run {}: its journal has no beginning", run.id)))?;
@@ -228,7 +228,7 @@ impl Live {
             let frontier = segments.peek().is_none() && segment.asked.is_empty();
             if frontier {
                 live.desk.go_live();
-                live.desk.arrive(pending);
+                live.desk.arrive(std::mem::take(&mut pending));
             } else {
                 live.desk.rehearse(looked_up(&segment.asked));
             }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::event::{Event, Recorded, Role};
-use crate::clock::Instant;
 use crate::id::{OpId, RunId, Seq};
 
 /// One delivered line, and what the code asked for when it was polled with it.
