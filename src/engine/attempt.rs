@@ -95,7 +95,8 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
                 (Some(mock), _) => mock(cx, work.input.clone()).await,
                 (None, Body::Plain(body)) => body(cx).await,
                 (None, Body::Transactional(_)) => Err(AttemptFailure::Failed(
-                    Failure::new("a transactional step has no transaction here; this is a defect of the engine").not_retryable(),
+                    Failure::new("a transactional step has no transaction here; this is a defect of the engine")
+                        .not_retryable(),
                 )),
             }
         });
@@ -345,7 +346,9 @@ pub(super) mod transactional {
                     };
                     let (seal, sealed) = oneshot::channel();
                     asks.tell(run, Woken::Seal { run, sealing: Sealing { op, output, seal } });
-                    sealed.await.map_err(|_| AttemptFailure::Failed(Failure::new("the step is not waited for any more")))
+                    sealed
+                        .await
+                        .map_err(|_| AttemptFailure::Failed(Failure::new("the step is not waited for any more")))
                 })
                 .await;
             let transaction = match transacted {

@@ -54,7 +54,9 @@ pub(super) async fn look(shared: Arc<Shared>) {
         match claim_all(&shared, &knows).await {
             Ok(next) => drop(shared.looks_at.fetch_min(next.map_or(i64::MAX, |at| at.0), Ordering::SeqCst)),
             Err(Error::Closed) => return,
-            Err(e) => tracing::warn!(error = &e as &dyn std::error::Error, "due runs could not be claimed; trying again"),
+            Err(e) => {
+                tracing::warn!(error = &e as &dyn std::error::Error, "due runs could not be claimed; trying again")
+            }
         }
         drop(busy);
         let poll = shared.clock.now() + shared.options.poll;

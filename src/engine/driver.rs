@@ -73,9 +73,9 @@ enum State {
     /// In memory, nothing in flight.
     Resting(Box<Live>),
     /// In memory, and a commit is in flight that leaves it as told.
-    Committing { live: Box<Live>, lines: usize, leaves: Left, fenced_by_us: bool },
+    Committing { live: Box<Live>, sealed: Sealed, fenced_by_us: bool },
     /// In memory, and a transactional step has the store's writer.
-    Transacting { live: Box<Live>, sealed: Option<(usize, Left)> },
+    Transacting { live: Box<Live>, sealed: Option<Sealed> },
     /// Being read from the store.
     Loading { again: bool },
 }
@@ -88,13 +88,22 @@ enum Left {
     Ended,
 }
 
-impl Left {
-    fn of(leaves: &Leaves) -> Self {
-        match leaves {
-            Leaves::Running(_) => Self::Running,
-            Leaves::Waiting { .. } | Leaves::Due { .. } => Self::Waiting,
-            Leaves::Blocked { .. } | Leaves::Closed(_) => Self::Ended,
-        }
+/// What the driver must know of a commit in flight.
+#[derive(Debug, Clone, Copy)]
+struct Sealed {
+    lines: usize,
+    leaves: Left,
+    answers: bool,
+}
+
+impl Sealed {
+    fn of(commit: &Commit) -> Self {
+        let leaves = match commit.leaves {
+            Leaves::Running(_) => Left::Running,
+            Leaves::Waiting { .. } | Leaves::Due { .. } => Left::Waiting,
+            Leaves::Blocked { .. } | Leaves::Closed(_) => Left::Ended,
+        };
+        Self { lines: commit.lines.len(), leaves, answers: !commit.replies.is_empty() }
     }
 }
 
@@ -140,11 +149,7 @@ struct Driver {
 const LOAD_MAX: usize = 64;
 
 /// Drives until the engine is stopped.
-pub(super) async fn drive(
-    shared: Arc<Shared>,
-    number: usize,
-    mut inbox: mpsc::UnboundedReceiver<(Woken, Busy)>,
-) {
+pub(super) async fn drive(shared: Arc<Shared>, number: usize, mut inbox: mpsc::UnboundedReceiver<(Woken, Busy)>) {
     let mut driver = Driver::new(shared);
     let mut mail = Vec::with_capacity(256);
     let mut alarm: Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)> = None;
@@ -208,7 +213,8 @@ impl Driver {
         if alarm.as_ref().map(|(at, _)| *at) != next {
             let clock = self.shared.clock.clone();
             *alarm = next.map(|at| {
-                let ring: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { clock.sleep_until(at).await });
+                let ring: Pin<Box<dyn Future<Output = ()> + Send>> =
+                    Box::pin(async move { clock.sleep_until(at).await });
                 (at, ring)
             });
         }
@@ -326,7 +332,9 @@ impl Driver {
             return;
         };
         let known = match &mut held.state {
-            State::Resting(live) | State::Committing { live, .. } | State::Transacting { live, .. } => live.hear(signals),
+            State::Resting(live) | State::Committing { live, .. } | State::Transacting { live, .. } => {
+                live.hear(signals)
+            }
             State::Loading { .. } => {
                 held.heard.extend(signals);
                 true
@@ -370,7 +378,11 @@ impl Driver {
                 }
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, runs = runs.len(), "runs could not be read; they stay in the store");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    runs = runs.len(),
+                    "runs could not be read; they stay in the store"
+                );
                 // Their rows say Running here: they are given back by reading them again a little later.
                 let shared = Arc::clone(&self.shared);
                 self.loads.push(Box::pin(async move {
@@ -418,10 +430,13 @@ impl Driver {
         }
     }
 
-    fn rebuild(&self, run: RunKey, history: Result<History, Unreadable>) -> Result<(Live, Batch), (Box<Run>, BlockReason)> {
-        let history = history.map_err(|unreadable| {
-            (Box::new(unreadable.run), BlockReason::Corrupt(unreadable.problem.to_string()))
-        })?;
+    fn rebuild(
+        &self,
+        run: RunKey,
+        history: Result<History, Unreadable>,
+    ) -> Result<(Live, Batch), (Box<Run>, BlockReason)> {
+        let history = history
+            .map_err(|unreadable| (Box::new(unreadable.run), BlockReason::Corrupt(unreadable.problem.to_string())))?;
         let row = history.run.clone();
         let blocked = |reason| (Box::new(row.clone()), reason);
         let workflow = self
@@ -500,9 +515,11 @@ impl Driver {
         let held = self.held.get_mut(&run)?;
         held.busy.get_or_insert_with(|| self.shared.activity.begin());
         self.resting_count -= usize::from(std::mem::take(&mut held.epoch) != 0);
-        let (lines, leaves) = (commit.lines.len(), Left::of(&commit.leaves));
-        let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else { return None };
-        held.state = State::Committing { live, lines, leaves, fenced_by_us: false };
+        let sealed = Sealed::of(&commit);
+        let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
+            return None;
+        };
+        held.state = State::Committing { live, sealed, fenced_by_us: false };
         Some(commit)
     }
 
@@ -606,7 +623,9 @@ impl Driver {
             let Some((step, work)) = live.step(&op) else { continue };
             let job = Job { run, id: live.id.clone(), seed: live.seed(), op, step: step.clone(), work };
             transactional::begin(&self.shared, job);
-            let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else { return };
+            let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
+                return;
+            };
             held.state = State::Transacting { live, sealed: None };
             return;
         }
@@ -625,7 +644,11 @@ impl Driver {
                 }
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, runs = runs.len(), "commits could not be written; the runs are read again");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    runs = runs.len(),
+                    "commits could not be written; the runs are read again"
+                );
                 for run in runs {
                     self.unwritten(run, &error);
                 }
@@ -635,9 +658,9 @@ impl Driver {
 
     fn applied(&mut self, run: RunKey) {
         let Some(held) = self.held.get_mut(&run) else { return };
-        let (live, lines, left) = match std::mem::replace(&mut held.state, State::Loading { again: false }) {
-            State::Committing { live, lines, leaves, .. } => (live, lines, leaves),
-            State::Transacting { live, sealed: Some((lines, leaves)) } => (live, lines, leaves),
+        let (live, sealed) = match std::mem::replace(&mut held.state, State::Loading { again: false }) {
+            State::Committing { live, sealed, .. } => (live, sealed),
+            State::Transacting { live, sealed: Some(sealed) } => (live, sealed),
             other => {
                 held.state = other;
                 return;
@@ -649,15 +672,22 @@ impl Driver {
             let _ = reply.send(Ok(()));
         }
         let State::Resting(live) = &mut held.state else { return };
-        live.head = live.head.plus(lines);
-        live.owned = left == Left::Running;
+        live.head = live.head.plus(sealed.lines);
+        live.owned = sealed.leaves == Left::Running;
         let gave_up = std::mem::take(&mut held.batch).gave_up;
+        if sealed.answers {
+            self.shared.answered.notify_waiters();
+        }
         if self.shared.takes_a_shadow() {
             tracing::trace!(run = %live.id, "shadow replay");
             let busy = self.shared.activity.begin();
-            self.shared.tasks.spawn(self.shared.kill.clone().run_until_cancelled_owned(shadow(Arc::clone(&self.shared), run, busy)));
+            self.shared.tasks.spawn(self.shared.kill.clone().run_until_cancelled_owned(shadow(
+                Arc::clone(&self.shared),
+                run,
+                busy,
+            )));
         }
-        if left == Left::Ended {
+        if sealed.leaves == Left::Ended {
             self.drop_run(run);
             return;
         }
@@ -721,7 +751,7 @@ impl Driver {
             Ok(()) => live.seal(&mut held.batch, worker, now),
             Err(reason) => live.seal_blocked(&mut held.batch, reason, &build, now),
         };
-        *sealed = Some((commit.lines.len(), Left::of(&commit.leaves)));
+        *sealed = Some(Sealed::of(&commit));
         // If the transaction has ended meanwhile, what it came to is on its way here.
         let _ = seal.send(commit);
     }
@@ -744,7 +774,11 @@ impl Driver {
                 self.reload(run);
             }
             Transaction::Failed(cause) => {
-                let State::Transacting { live, .. } = std::mem::replace(&mut held.state, State::Loading { again: false }) else { return };
+                let State::Transacting { live, .. } =
+                    std::mem::replace(&mut held.state, State::Loading { again: false })
+                else {
+                    return;
+                };
                 held.state = State::Resting(live);
                 held.said.push_back(Said::Done { op, result: Err(cause) });
                 self.touched.push(run);
@@ -799,9 +833,12 @@ impl Driver {
 
     /// Lets those go that have rested longest, if there are too many: the store has them.
     fn evict(&mut self) {
-        while self.resting_count > self.shared.options.live_max || self.resting.len() > 4 * self.shared.options.live_max + 64 {
+        while self.resting_count > self.shared.options.live_max
+            || self.resting.len() > 4 * self.shared.options.live_max + 64
+        {
             let Some((run, epoch)) = self.resting.pop_front() else { return };
-            let rests = self.held.get(&run).is_some_and(|held| held.epoch == epoch && matches!(held.state, State::Resting(_)));
+            let rests =
+                self.held.get(&run).is_some_and(|held| held.epoch == epoch && matches!(held.state, State::Resting(_)));
             if rests && self.resting_count > self.shared.options.live_max {
                 self.drop_run(run);
             } else if rests {

@@ -57,7 +57,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 tracing::info!(worker = %shared.worker(), taken, "took over the runs of workers whose lease ran out");
                 shared.look_now();
             }
-            Err(e) => tracing::warn!(worker = %shared.worker(), error = &e as &dyn std::error::Error, "the lease could not be renewed"),
+            Err(e) => {
+                tracing::warn!(worker = %shared.worker(), error = &e as &dyn std::error::Error, "the lease could not be renewed")
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -118,6 +118,8 @@ struct Shared {
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
     due: Notify,
+    /// Tells those in this process who wait for an update's answer.
+    answered: Arc<Notify>,
     /// When the claim loop looks next; a commit with an earlier wake tells it.
     looks_at: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
@@ -126,7 +128,6 @@ struct Shared {
     tasks: TaskTracker,
     shadow_failures: std::sync::Mutex<Vec<String>>,
     shadow_count: std::sync::atomic::AtomicU32,
-    keys: Mutex<std::ops::Range<i64>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -207,6 +208,7 @@ impl Engine {
             mailboxes,
             activity: Arc::default(),
             due: Notify::new(),
+            answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
@@ -214,11 +216,14 @@ impl Engine {
             tasks: TaskTracker::new(),
             shadow_failures: std::sync::Mutex::default(),
             shadow_count: 0.into(),
-            keys: Mutex::new(0..0),
         });
         let tasks = &shared.tasks;
         for (number, inbox) in inboxes.into_iter().enumerate() {
-            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(Arc::clone(&shared), number, inbox)));
+            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(
+                Arc::clone(&shared),
+                number,
+                inbox,
+            )));
         }
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::listen(Arc::clone(&shared), hints)));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::look(Arc::clone(&shared))));
@@ -246,22 +251,16 @@ impl Engine {
         self.shared.in_flight.load(Ordering::Relaxed) < self.shared.options.in_flight_max
     }
 
-    /// A run key of this process's own block.
-    ///
-    /// # Errors
-    /// If the store cannot be reached for another block.
-    pub async fn next_key(&self) -> Result<RunKey, store::Error> {
-        let mut keys = self.shared.keys.lock().await;
-        if keys.is_empty() {
-            *keys = self.shared.store.reserve_keys(1_000).await?;
-        }
-        keys.next().map(RunKey).ok_or(store::Error::Corrupt { found: "an empty block of run keys".into() })
-    }
-
     /// This worker's number.
     #[must_use]
     pub fn worker(&self) -> WorkerKey {
         self.shared.worker()
+    }
+
+    /// Rings whenever a commit that answers updates has become durable here.
+    #[must_use]
+    pub fn answered(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.answered)
     }
 
     /// Has the store looked at now: something may have become due.
@@ -297,7 +296,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the store could not be told; the runs are then taken over when the lease has run out.
-    pub async fn drain(self, grace: Duration) -> Result<(), store::Error> {
+    pub async fn drain(&self, grace: Duration) -> Result<(), store::Error> {
         self.shared.stop.cancel();
         tokio::select! {
             () = self.shared.activity.idle_bodies() => {}
@@ -312,7 +311,7 @@ impl Engine {
     }
 
     /// Stops as a crash would: nothing is written, nothing is given back.
-    pub async fn kill(self) {
+    pub async fn kill(&self) {
         self.shared.kill.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;

@@ -39,8 +39,7 @@ pub enum Diverged {
 pub fn rehearse(history: History, registry: &Registry, build: &str, values: bool) -> Result<Rehearsed, Diverged> {
     let Run { workflow, version, head, .. } = history.run.clone();
     let workflow = registry.version(&workflow, version)?;
-    let (_live, batch) =
-        Live::revive(history, workflow, build, values, Box::new(|| {})).map_err(Diverged::Blocked)?;
+    let (_live, batch) = Live::revive(history, workflow, build, values, Box::new(|| {})).map_err(Diverged::Blocked)?;
     Ok(Rehearsed { head, ahead: batch.len() })
 }
 
@@ -49,7 +48,9 @@ pub(super) async fn shadow(shared: Arc<Shared>, run: RunKey, busy: Busy) {
     let problem = match shared.store.history(&[run]).await.map(|mut histories| histories.pop()) {
         Ok(Some(Ok(history))) => {
             let id = history.run.id.clone();
-            rehearse(history, &shared.registry, &shared.options.build, true).err().map(|e| format!("shadow replay of run {id}: {e}"))
+            rehearse(history, &shared.registry, &shared.options.build, true)
+                .err()
+                .map(|e| format!("shadow replay of run {id}: {e}"))
         }
         Ok(Some(Err(unreadable))) => Some(format!("shadow replay of run {}: {unreadable}", unreadable.run.id)),
         Ok(None) => None,
