@@ -46,27 +46,74 @@ mod sqlite {
     use sqlx::SqliteConnection;
 
     use super::{Instant, Run, WorkerKey};
+    use crate::store::json::Json;
+    use crate::store::read::RunRow;
 
     pub(super) async fn claim(
-        _tx: &mut SqliteConnection,
-        _worker: WorkerKey,
-        _token: i64,
-        _knows: &[String],
-        _limit: i64,
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        worker: WorkerKey,
+        token: i64,
+        knows: &[String],
+        limit: i64,
+        now: Instant,
     ) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+        let mut known = Json::default();
+        for known_as in knows {
+            if let Some((workflow, version)) = known_as.rsplit_once(" v") {
+                if let Ok(version) = version.parse() {
+                    known.row().text(workflow).int(version);
+                }
+            }
+        }
+        // The index gives due runs in the order of their time, so the look ends as soon as there are enough.
+        let claimed: Vec<RunRow> = sqlx::query_as(
+            "update runs
+             set status = 'running', worker = $1, fence = fence + 1, claim = $2, wake_at = null, updated_at = $3
+             where key in (
+                 select key
+                 from runs
+                 where status in ('due', 'waiting')
+                   and wake_at is not null
+                   and wake_at <= $3
+                   and (workflow, version) in (select value ->> 0, value ->> 1 from json_each($4))
+                 order by wake_at
+                 limit $5)
+             returning key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                       signals_pending, block_code, block_text, closed_at, created_at, updated_at",
+        )
+        .bind(worker.0)
+        .bind(token)
+        .bind(now.0)
+        .bind(known.done())
+        .bind(limit)
+        .fetch_all(tx)
+        .await?;
+        claimed.into_iter().map(Run::try_from).collect()
     }
 
     pub(super) async fn claimed(
-        _tx: &mut SqliteConnection,
-        _worker: WorkerKey,
-        _token: i64,
-        _knows: &[String],
-        _limit: i64,
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        worker: WorkerKey,
+        token: i64,
+        knows: &[String],
+        limit: i64,
+        now: Instant,
     ) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+        let claimed: Vec<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where worker = $1 and claim = $2
+             order by key",
+        )
+        .bind(worker.0)
+        .bind(token)
+        .fetch_all(&mut *tx)
+        .await?;
+        if claimed.is_empty() {
+            return claim(tx, worker, token, knows, limit, now).await;
+        }
+        claimed.into_iter().map(Run::try_from).collect()
     }
 }
 

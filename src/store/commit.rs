@@ -33,13 +33,544 @@ pub(super) async fn write(tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Resu
 }
 
 #[cfg(feature = "sqlite")]
-mod sqlite {
-    use sqlx::SqliteConnection;
+pub(super) mod sqlite {
+    use std::sync::OnceLock;
 
-    use super::writer::{Batch, Facts, Frame};
+    use futures::TryStreamExt as _;
+    use sqlx::sqlite::SqliteRow;
+    use sqlx::{Either, Executor as _, Row as _, SqliteConnection};
 
-    pub(super) async fn write(_tx: &mut SqliteConnection, _batch: &Batch, _frame: Frame) -> Result<Facts, sqlx::Error> {
-        todo!()
+    use super::writer::{ArrivalFact, Batch, CommitFact, Facts, Frame};
+    use crate::clock::Instant;
+    use crate::id::{Fence, RunKey, Seq};
+    use crate::store::contract::{Addressee, Leaves};
+    use crate::store::json::Json;
+
+    /// Makes the tables in which a connection sorts a batch before it is written. They live in memory and are empty
+    /// between batches.
+    pub(in super::super) async fn prepare(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        tx.execute(
+            "create temp table if not exists arriving (
+                 i integer primary key,
+                 run integer,
+                 kind text,
+                 name text,
+                 id text,
+                 at integer,
+                 pending_max integer,
+                 place integer,
+                 length integer,
+                 outcome text,
+                 ordinal integer,
+                 accepted_at integer,
+                 status text,
+                 pending integer
+             );
+             create temp table if not exists committing (
+                 i integer primary key,
+                 run integer,
+                 head integer,
+                 lines integer,
+                 status text,
+                 wake_at integer,
+                 worker integer,
+                 fence integer,
+                 at integer,
+                 code text,
+                 block text,
+                 build text,
+                 lands integer
+             )",
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The parts of a batch's text. Every combination is a constant text of its own, so that it stays prepared.
+    mod part {
+        pub(super) const WHOLE: usize = 1;
+        pub(super) const ARRIVALS: usize = 2;
+        pub(super) const BEGINS: usize = 4;
+        pub(super) const COMMITS: usize = 8;
+        pub(super) const TAKEN: usize = 16;
+        pub(super) const VALUES: usize = 32;
+        pub(super) const APPENDS: usize = 64;
+    }
+
+    /// The statements for those parts. `$1` commits, `$2` lines, `$3` the bytes of all payloads, `$4` runs that begin,
+    /// `$5` arrivals, `$6` signals taken, `$7` values published, replied and streamed, `$8` values streamed outside
+    /// commits: JSON arrays of arrays of small fields, payloads as place and length in `$3`.
+    fn text(parts: usize) -> &'static str {
+        static TEXTS: [OnceLock<&'static str>; 128] = [const { OnceLock::new() }; 128];
+        TEXTS[parts].get_or_init(|| {
+            let mut text = String::new();
+            let has = |part| parts & part != 0;
+            if has(part::WHOLE) {
+                text += "begin immediate;";
+            }
+            if has(part::ARRIVALS) {
+                text += ARRIVE;
+            }
+            if has(part::BEGINS) {
+                text += BEGIN_RUNS;
+            }
+            if has(part::COMMITS) {
+                text += COMMIT;
+            }
+            if has(part::TAKEN) {
+                text += TAKE;
+            }
+            if has(part::VALUES) {
+                text += VALUES;
+            }
+            if has(part::COMMITS) {
+                text += VERDICTS;
+            }
+            if has(part::BEGINS) {
+                text += HOLDERS;
+            }
+            if has(part::COMMITS) {
+                text += "delete from temp.committing;";
+            }
+            if has(part::APPENDS) {
+                text += APPEND;
+            }
+            if has(part::WHOLE) {
+                text += "commit;";
+            }
+            // At most 128 of them in the life of a process.
+            String::leak(text)
+        })
+    }
+
+    const ARRIVE: &str = "
+        insert into temp.arriving (i, run, kind, name, id, at, pending_max, place, length)
+        select key,
+               coalesce(
+                   value ->> 0,
+                   (select r.key from runs r where r.namespace = value ->> 1 and r.id = value ->> 2 and r.latest = 1)),
+               value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
+        from json_each($5);
+
+        update temp.arriving as a
+        set outcome = 'already', ordinal = s.ordinal, accepted_at = s.accepted_at
+        from signals s
+        where s.run = a.run and s.id = a.id;
+
+        update temp.arriving as a
+        set outcome = n.outcome, ordinal = n.ordinal, status = n.status, pending = n.pending
+        from (
+            select b.i,
+                   r.status,
+                   r.signals_pending as pending,
+                   r.signals_accepted + row_number() over of_run as ordinal,
+                   case
+                       when r.closed_at is not null then 'closed'
+                       when r.signals_pending + row_number() over of_run <= b.pending_max then 'new'
+                       else 'full'
+                   end as outcome
+            from temp.arriving b
+            cross join runs r on r.key = b.run
+            where b.outcome is null
+            window of_run as (partition by b.run order by b.i)
+        ) n
+        where n.i = a.i;
+
+        insert into signals (run, ordinal, kind, name, id, payload, accepted_at)
+        select run, ordinal, kind, name, id, substr($3, place, length), at
+        from temp.arriving
+        where outcome = 'new'
+        order by i;
+
+        update runs
+        set signals_accepted = n.ordinal,
+            signals_pending = signals_pending + n.number,
+            status = case status when 'waiting' then 'due' else status end,
+            wake_at = case status when 'waiting' then min(coalesce(wake_at, n.at), n.at) else wake_at end,
+            updated_at = n.at
+        from (
+            select run, max(ordinal) as ordinal, count(*) as number, min(at) as at
+            from temp.arriving
+            where outcome = 'new'
+            group by run
+        ) n
+        where runs.key = n.run;
+
+        select 'arrival', i, outcome, run, ordinal, accepted_at, status, pending
+        from temp.arriving;
+
+        delete from temp.arriving;";
+
+    const BEGIN_RUNS: &str = "
+        update runs
+        set latest = 0
+        from (select value ->> 1 as run, value ->> 2 as namespace, value ->> 3 as id from json_each($4)) b
+        where runs.namespace = b.namespace
+          and runs.id = b.id
+          and runs.key <> b.run
+          and runs.latest = 1
+          and runs.closed_at is not null;
+
+        insert into runs (
+            key, namespace, id, workflow, version, status, wake_at, worker, fence, created_at, updated_at, closed_at,
+            block_code, block_text, block_build, head)
+        select value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8,
+               value ->> 9, value ->> 10, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, 0
+        from json_each($4)
+        where true
+        on conflict do nothing;";
+
+    // `lands`: 0 refused, 1 the row stands already as it is to be left, 2 it changes, 3 it was to wait, but a signal
+    // that its owner has not seen is there. In the first case no index has to be touched.
+    const COMMIT: &str = "
+        insert into temp.committing (
+            i, run, head, lines, status, wake_at, worker, fence, at, code, block, build, lands)
+        select c.key, c.value ->> 0, c.value ->> 2, c.value ->> 3, c.value ->> 6, c.value ->> 7, c.value ->> 8,
+               c.value ->> 10, c.value ->> 9, c.value ->> 11, c.value ->> 12, c.value ->> 13,
+               case
+                   when r.key is null
+                     or r.fence <> c.value ->> 1
+                     or r.head <> c.value ->> 2
+                     or (c.value ->> 5 and r.signals_accepted <> c.value ->> 4)
+                     or (r.closed_at is not null and r.head > 0)
+                   then 0
+                   when c.value ->> 6 = 'waiting' and r.signals_accepted > c.value ->> 4 then 3
+                   when r.status = c.value ->> 6
+                    and r.worker is c.value ->> 8
+                    and r.wake_at is c.value ->> 7
+                    and r.fence = c.value ->> 10
+                    and r.block_code is null
+                   then 1
+                   else 2
+               end
+        from json_each($1) c
+        left join runs r on r.key = c.value ->> 0;
+
+        insert into journal (run, seq, kind, version, at, payload)
+        select c.run, c.head + (l.value ->> 1), l.value ->> 2, l.value ->> 3, l.value ->> 4,
+               substr($3, l.value ->> 5, l.value ->> 6)
+        from json_each($2) l
+        cross join temp.committing c on c.i = l.value ->> 0
+        where c.lands > 0;
+
+        update runs
+        set head = c.head + c.lines, updated_at = c.at
+        from temp.committing c
+        where c.lands = 1 and runs.key = c.run;
+
+        update runs
+        set head = c.head + c.lines,
+            updated_at = c.at,
+            status = case c.lands when 3 then 'due' else c.status end,
+            wake_at = case c.lands when 3 then c.at else c.wake_at end,
+            worker = c.worker,
+            fence = c.fence,
+            block_code = c.code,
+            block_text = c.block,
+            block_build = c.build,
+            closed_at = case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end
+        from temp.committing c
+        where c.lands > 1 and runs.key = c.run;";
+
+    const TAKE: &str = "
+        update runs
+        set signals_pending = signals_pending - n.number
+        from (
+            select c.run, count(*) as number
+            from json_each($6) t
+            cross join temp.committing c on c.i = t.value ->> 0
+            cross join signals s on s.run = c.run and s.ordinal = t.value ->> 1 and s.taken = 0
+            where c.lands > 0
+            group by c.run
+        ) n
+        where runs.key = n.run;
+
+        update signals
+        set taken = 1, payload = null
+        from (
+            select c.run, t.value ->> 1 as ordinal
+            from json_each($6) t
+            cross join temp.committing c on c.i = t.value ->> 0
+            where c.lands > 0
+        ) n
+        where signals.run = n.run and signals.ordinal = n.ordinal and signals.taken = 0;";
+
+    const VALUES: &str = "
+        insert into published (run, name, value)
+        select c.run, v.value ->> 2, substr($3, v.value ->> 4, v.value ->> 5)
+        from json_each($7) v
+        cross join temp.committing c on c.i = v.value ->> 0
+        where c.lands > 0 and v.value ->> 1 = 'published'
+        on conflict (run, name) do update set value = excluded.value;
+
+        insert into replies (run, id, value)
+        select c.run, v.value ->> 2, substr($3, v.value ->> 4, v.value ->> 5)
+        from json_each($7) v
+        cross join temp.committing c on c.i = v.value ->> 0
+        where c.lands > 0 and v.value ->> 1 = 'reply'
+        on conflict (run, id) do nothing;
+
+        insert into streams (run, stream, place, part, at, value)
+        select n.run, n.stream,
+               coalesce((select max(s.place) from streams s where s.run = n.run and s.stream = n.stream), 0)
+                   + row_number() over (partition by n.run, n.stream order by n.k),
+               n.part, n.at, n.bytes
+        from (
+            select c.run, v.key as k, v.value ->> 2 as stream, v.value ->> 3 as part, c.at,
+                   substr($3, v.value ->> 4, v.value ->> 5) as bytes
+            from json_each($7) v
+            cross join temp.committing c on c.i = v.value ->> 0
+            where c.lands > 0 and v.value ->> 1 = 'stream'
+        ) n;";
+
+    const VERDICTS: &str = "
+        select 'commit', c.i, c.lands, r.fence, r.head, r.signals_accepted
+        from temp.committing c
+        left join runs r on r.key = c.run
+        where c.lands in (0, 3);";
+
+    const HOLDERS: &str = "
+        select 'holder', c.i, r.key, r.status
+        from json_each($4) b
+        cross join temp.committing c on c.i = b.value ->> 0
+        cross join runs r on r.namespace = b.value ->> 2 and r.id = b.value ->> 3 and r.latest = 1
+        where c.lands = 0;";
+
+    const APPEND: &str = "
+        insert into streams (run, stream, place, part, at, value)
+        select n.run, n.stream,
+               coalesce((select max(s.place) from streams s where s.run = n.run and s.stream = n.stream), 0)
+                   + row_number() over (partition by n.run, n.stream order by n.k),
+               n.part, n.at, n.bytes
+        from (
+            select a.key as k, a.value ->> 0 as run, a.value ->> 1 as stream, a.value ->> 2 as part,
+                   a.value ->> 3 as at, a.value ->> 4 as doubtful, substr($3, a.value ->> 5, a.value ->> 6) as bytes
+            from json_each($8) a
+        ) n
+        where not n.doubtful
+           or not exists (
+               select 1
+               from streams s
+               where s.run = n.run and s.stream = n.stream and s.part = n.part and s.at = n.at and s.value = n.bytes);";
+
+    /// What a batch is made of, as the statements take it.
+    #[derive(Default)]
+    struct Encoded {
+        parts: usize,
+        bytes: Vec<u8>,
+        commits: Json,
+        lines: Json,
+        begins: Json,
+        arrivals: Json,
+        taken: Json,
+        values: Json,
+        appends: Json,
+    }
+
+    impl Encoded {
+        /// Adds payload bytes; where they begin, as SQL counts, and how many.
+        fn place(&mut self, bytes: &[u8]) -> (usize, usize) {
+            let begin = self.bytes.len() + 1;
+            self.bytes.extend_from_slice(bytes);
+            (begin, bytes.len())
+        }
+
+        fn of(batch: &Batch) -> Self {
+            let mut it = Self::default();
+            it.arrivals(batch);
+            it.commits(batch);
+            it.appends(batch);
+            it
+        }
+
+        fn arrivals(&mut self, batch: &Batch) {
+            for arrival in &batch.arrivals {
+                self.parts |= part::ARRIVALS;
+                let (begin, length) = self.place(arrival.payload.as_str().as_bytes());
+                let row = self.arrivals.row();
+                match &arrival.to {
+                    Addressee::Key(run) => row.int(run.0).null().null(),
+                    Addressee::Id(namespace, id) => row.null().text(namespace.as_str()).text(id.as_str()),
+                };
+                row.text(arrival.kind.word()).text(&arrival.name).text(&arrival.id).int(arrival.at.0);
+                row.int(arrival.pending_max).size(begin).size(length);
+            }
+        }
+
+        fn commits(&mut self, batch: &Batch) {
+            for (i, (commit, fence)) in batch.commits.iter().zip(&batch.fences).enumerate() {
+                self.parts |= part::COMMITS;
+                let left = Left::of(&commit.leaves);
+                let row = self.commits.row();
+                row.int(commit.run.0).int(commit.fence.0).int(commit.head.0).size(commit.lines.len());
+                row.int(commit.signals_seen).int(i64::from(commit.preconditions.drained));
+                row.text(left.status).maybe(left.wake_at).maybe(left.worker).int(commit.at.0);
+                row.int(fence.unwrap_or(commit.fence).0);
+                if let Some((code, text, build)) = &left.block {
+                    row.text(code).text(text).text(build);
+                }
+                if let Some(new) = &commit.begins {
+                    self.parts |= part::BEGINS;
+                    let row = self.begins.row();
+                    row.size(i).int(commit.run.0).text(new.namespace.as_str()).text(new.id.as_str());
+                    row.text(&new.workflow).int(i64::from(new.version)).text(left.status).maybe(left.wake_at);
+                    row.maybe(left.worker)
+                        .int(commit.fence.0)
+                        .int(commit.at.0)
+                        .maybe(left.closed.then_some(commit.at.0));
+                    if let Some((code, text, build)) = &left.block {
+                        row.text(code).text(text).text(build);
+                    }
+                }
+                let base = self.bytes.len();
+                self.bytes.extend_from_slice(&commit.lines.bytes);
+                for (k, line) in commit.lines.lines.iter().enumerate() {
+                    let row = self.lines.row();
+                    row.size(i).size(k + 1).text(line.kind).int(i64::from(line.version)).int(line.at.0);
+                    row.size(base + line.begin + 1).size(line.end - line.begin);
+                }
+                for ordinal in &commit.taken {
+                    self.parts |= part::TAKEN;
+                    self.taken.row().size(i).int(*ordinal);
+                }
+                for (name, value) in &commit.published {
+                    self.value(i, "published", name, None, value.as_str());
+                }
+                for (id, value) in &commit.replies {
+                    self.value(i, "reply", id, None, value.as_str());
+                }
+                for chunk in &commit.chunks {
+                    self.value(i, "stream", &chunk.stream, Some(&chunk.part), chunk.value.as_str());
+                }
+            }
+        }
+
+        fn value(&mut self, i: usize, what: &str, name: &str, part: Option<&str>, value: &str) {
+            self.parts |= part::VALUES;
+            let (begin, length) = self.place(value.as_bytes());
+            let row = self.values.row();
+            row.size(i).text(what).text(name);
+            match part {
+                Some(part) => row.text(part),
+                None => row.null(),
+            };
+            row.size(begin).size(length);
+        }
+
+        fn appends(&mut self, batch: &Batch) {
+            for append in &batch.appends {
+                for chunk in &append.chunks {
+                    self.parts |= part::APPENDS;
+                    let (begin, length) = self.place(chunk.value.as_str().as_bytes());
+                    let row = self.appends.row();
+                    row.int(append.run.0).text(&chunk.stream).text(&chunk.part).int(append.at.0);
+                    row.int(i64::from(append.doubtful)).size(begin).size(length);
+                }
+            }
+        }
+    }
+
+    /// How a commit leaves its run, as columns.
+    #[derive(Default)]
+    struct Left<'c> {
+        status: &'static str,
+        wake_at: Option<i64>,
+        worker: Option<i64>,
+        block: Option<(&'static str, String, &'c str)>,
+        closed: bool,
+    }
+
+    impl<'c> Left<'c> {
+        fn of(leaves: &'c Leaves) -> Self {
+            let none = Self::default();
+            match leaves {
+                Leaves::Running(worker) => Self { status: "running", worker: Some(worker.0), ..none },
+                Leaves::Waiting { wake_at } => Self { status: "waiting", wake_at: wake_at.map(|at| at.0), ..none },
+                Leaves::Due { at } => Self { status: "due", wake_at: Some(at.0), ..none },
+                Leaves::Blocked { reason, build } => {
+                    Self { status: "blocked", block: Some((reason.code(), reason.to_string(), build)), ..none }
+                }
+                Leaves::Closed(how) => Self { status: how.word(), closed: true, ..none },
+            }
+        }
+    }
+
+    pub(super) async fn write(tx: &mut SqliteConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
+        if frame == Frame::Inside {
+            // The transaction may be a caller's, on a connection that has never seen a batch.
+            prepare(tx).await?;
+        }
+        let encoded = Encoded::of(batch);
+        let whole = if frame == Frame::Whole { part::WHOLE } else { 0 };
+        let mut facts = Facts {
+            arrivals: vec![ArrivalFact::Unknown; batch.arrivals.len()],
+            commits: batch
+                .commits
+                .iter()
+                .map(|commit| CommitFact::Applied { due: matches!(commit.leaves, Leaves::Due { .. }) })
+                .collect(),
+        };
+        let query = sqlx::query(text(encoded.parts | whole))
+            .bind(encoded.commits.done())
+            .bind(encoded.lines.done())
+            .bind(encoded.bytes)
+            .bind(encoded.begins.done())
+            .bind(encoded.arrivals.done())
+            .bind(encoded.taken.done())
+            .bind(encoded.values.done())
+            .bind(encoded.appends.done());
+        let mut told = tx.fetch_many(query);
+        while let Some(said) = told.try_next().await? {
+            if let Either::Right(row) = said {
+                note(&mut facts, &row)?;
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Takes in what one row says about one part of the batch.
+    fn note(facts: &mut Facts, row: &SqliteRow) -> Result<(), sqlx::Error> {
+        let i = usize::try_from(row.try_get::<i64, _>(1)?).unwrap_or(usize::MAX);
+        let about: &str = row.try_get(0)?;
+        if about == "arrival" {
+            let Some(fact) = facts.arrivals.get_mut(i) else { return Ok(()) };
+            *fact = arrival_fact(row)?;
+            return Ok(());
+        }
+        let Some(fact) = facts.commits.get_mut(i) else { return Ok(()) };
+        *fact = match about {
+            "holder" if *fact == CommitFact::Gone => {
+                CommitFact::IdInUse { holder: RunKey(row.try_get(2)?), status: row.try_get(3)? }
+            }
+            "commit" if row.try_get::<i64, _>(2)? == 3 => CommitFact::Applied { due: true },
+            "commit" => match row.try_get::<Option<i64>, _>(3)? {
+                Some(fence) => {
+                    CommitFact::Held { fence: Fence(fence), head: Seq(row.try_get(4)?), accepted: row.try_get(5)? }
+                }
+                None => CommitFact::Gone,
+            },
+            _ => return Ok(()),
+        };
+        Ok(())
+    }
+
+    fn arrival_fact(row: &SqliteRow) -> Result<ArrivalFact, sqlx::Error> {
+        let outcome: Option<&str> = row.try_get(2)?;
+        Ok(match outcome {
+            Some("new") => ArrivalFact::New {
+                run: RunKey(row.try_get(3)?),
+                ordinal: row.try_get(4)?,
+                due: row.try_get::<&str, _>(6)? == "waiting",
+            },
+            Some("already") => ArrivalFact::Already {
+                run: RunKey(row.try_get(3)?),
+                ordinal: row.try_get(4)?,
+                at: Instant(row.try_get(5)?),
+            },
+            Some("closed") => ArrivalFact::Closed { status: row.try_get(6)? },
+            Some("full") => ArrivalFact::Full { pending: row.try_get(7)? },
+            _ => ArrivalFact::Unknown,
+        })
     }
 }
 

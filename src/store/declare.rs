@@ -66,17 +66,45 @@ mod sqlite {
 
     use super::super::open::sqlite::Reads;
     use super::{Declared, DeclaredRow, Instant};
+    use crate::store::json::Json;
 
     pub(super) async fn declare(
-        _tx: &mut SqliteConnection,
-        _declared: &[Declared],
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        declared: &[Declared],
+        now: Instant,
     ) -> Result<(), sqlx::Error> {
-        todo!()
+        let mut rows = Json::default();
+        for it in declared {
+            let row = rows.row();
+            row.text(&it.workflow).int(i64::from(it.version));
+            row.text(it.input.as_str()).text(it.output.as_str()).text(it.signals.as_str());
+        }
+        sqlx::query(
+            "insert into declared (workflow, version, input, output, signals, declared_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, $2
+             from json_each($1)
+             where true
+             on conflict (workflow, version) do update
+             set input = excluded.input,
+                 output = excluded.output,
+                 signals = excluded.signals,
+                 declared_at = excluded.declared_at",
+        )
+        .bind(rows.done())
+        .bind(now.0)
+        .execute(tx)
+        .await
+        .map(drop)
     }
 
-    pub(super) async fn declared(_reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn declared(reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select workflow, version, input, output, signals
+             from declared
+             order by workflow, version",
+        )
+        .fetch_all(&reads.pool)
+        .await
     }
 }
 

@@ -302,32 +302,152 @@ pub(super) fn without_password(url: &str) -> String {
 
 #[cfg(feature = "sqlite")]
 pub(super) mod sqlite {
-    use sqlx::SqlitePool;
+    use std::fs::{File, TryLockError};
+    use std::path::{Path, PathBuf};
+    use std::str::FromStr;
+    use std::time::Duration;
 
-    use super::{Arc, EngineLease, Error, OpenError, Opened, Options, Shared};
+    use sqlx::migrate::Migrator;
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+    use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
+
+    use super::{Arc, EngineLease, Error, Inner, Lane, OpenError, Opened, Options, Shared};
+    use crate::store::Durability;
+    use crate::store::wake::sqlite::Watcher;
+    use crate::store::writer::{Home, sqlite as writer};
+
+    static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
     /// The readers of one file.
     pub(in super::super) struct Reads {
         pub(in super::super) pool: SqlitePool,
+        pub(in super::super) watcher: tokio::sync::Mutex<Option<Watcher>>,
+        file: PathBuf,
     }
 
-    pub(super) async fn open(_url: &str, _options: &Options, _shared: &Arc<Shared>) -> Result<Opened, OpenError> {
-        todo!()
+    pub(super) async fn open(url: &str, options: &Options, _shared: &Arc<Shared>) -> Result<Opened, OpenError> {
+        let bad = |problem: String| OpenError::BadAddress { url: url.to_owned(), problem };
+        let address = SqliteConnectOptions::from_str(url).map_err(|e| bad(e.to_string()))?;
+        let file = address.get_filename().to_path_buf();
+        if file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(bad("a store needs a file; write sqlite://path/to/file.db".into()));
+        }
+        let location = format!("sqlite://{}", file.display());
+        let unreachable = |source| OpenError::Unreachable { location: location.clone(), source: Arc::new(source) };
+        let write = address
+            .create_if_missing(options.migrate)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(match options.durability {
+                Durability::Full => SqliteSynchronous::Full,
+                Durability::Normal => SqliteSynchronous::Normal,
+            })
+            .busy_timeout(options.busy_timeout)
+            // Rows name runs that retention may remove before them; the writer keeps them together, not the database.
+            .foreign_keys(false)
+            .pragma("temp_store", "memory")
+            .row_buffer_size(2_048)
+            .disable_statement_logging();
+        migrate(&write, &file, &location, options.migrate).await?;
+        let connection = writer::connect(&write).await.map_err(unreachable)?;
+        let read = write.clone().create_if_missing(false).read_only(true).row_buffer_size(4_096);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(Duration::from_secs(30))
+            .test_before_acquire(false)
+            .connect_lazy_with(read);
+        Ok(Opened {
+            location,
+            inner: Inner::Sqlite(Reads { pool, watcher: tokio::sync::Mutex::new(None), file }),
+            lanes: vec![Lane::new(Home::Sqlite(Box::new(write)), connection)],
+        })
+    }
+
+    /// Brings the schema up to date. SQLite's migrations take no lock of their own, so a file beside the database does.
+    async fn migrate(
+        options: &SqliteConnectOptions,
+        file: &Path,
+        location: &str,
+        migrate: bool,
+    ) -> Result<(), OpenError> {
+        let unreachable = |source| OpenError::Unreachable { location: location.to_owned(), source: Arc::new(source) };
+        let failed = |problem: String| OpenError::Migration { location: location.to_owned(), problem };
+        let _lock = if migrate {
+            let path = beside(file, "migrate");
+            let locked = tokio::task::spawn_blocking(move || {
+                let file = File::options().create(true).truncate(false).write(true).open(path)?;
+                file.lock()?;
+                Ok::<_, std::io::Error>(file)
+            });
+            let locked = locked.await.map_err(|e| failed(e.to_string()))?;
+            Some(locked.map_err(|e| unreachable(sqlx::Error::Io(e)))?)
+        } else {
+            None
+        };
+        let mut connection = SqliteConnection::connect_with(options).await.map_err(unreachable)?;
+        let applied = last_migration(&mut connection).await.map_err(unreachable)?;
+        let known = known();
+        if applied > known {
+            return Err(OpenError::TooNew { location: location.to_owned(), applied, known });
+        }
+        if applied < known {
+            if !migrate {
+                return Err(OpenError::NotMigrated { location: location.to_owned(), applied, known });
+            }
+            MIGRATIONS.run(&mut connection).await.map_err(|e| failed(e.to_string()))?;
+        }
+        connection.close().await.map_err(unreachable)
+    }
+
+    fn beside(file: &Path, what: &str) -> PathBuf {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".");
+        name.push(what);
+        PathBuf::from(name)
     }
 
     pub(super) fn known() -> i64 {
-        todo!()
+        MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
     }
 
-    pub(super) async fn applied(_reads: &Reads) -> Result<i64, sqlx::Error> {
-        todo!()
+    pub(super) async fn applied(reads: &Reads) -> Result<i64, sqlx::Error> {
+        last_migration(&mut *reads.pool.acquire().await?).await
     }
 
-    pub(super) async fn engine_lease(_reads: &Reads) -> Result<Option<EngineLease>, Error> {
-        todo!()
+    async fn last_migration(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+        let known: bool = sqlx::query_scalar(
+            "select count(*) > 0
+             from sqlite_schema
+             where type = 'table' and name = '_sqlx_migrations'",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if !known {
+            return Ok(0);
+        }
+        sqlx::query_scalar(
+            "select coalesce(max(version), 0)
+             from _sqlx_migrations
+             where success",
+        )
+        .fetch_one(connection)
+        .await
+    }
+
+    pub(super) async fn engine_lease(reads: &Reads) -> Result<Option<EngineLease>, Error> {
+        let unavailable = |e| Error::unavailable("lock the engine's file", sqlx::Error::Io(e));
+        let path = beside(&reads.file, "engine");
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unavailable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(EngineLease(Some(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(unavailable(e)),
+        }
     }
 
     pub(super) async fn close(reads: &Reads) {
+        reads.watcher.lock().await.take();
         reads.pool.close().await;
     }
 }

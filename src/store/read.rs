@@ -204,37 +204,108 @@ impl LineRow {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey};
+    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey, RunRow};
 
-    pub(super) async fn find(_reads: &Reads, _namespace: &Namespace, _id: &RunId) -> Result<Option<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn find(reads: &Reads, namespace: &Namespace, id: &RunId) -> Result<Option<Run>, sqlx::Error> {
+        let found: Option<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where namespace = $1 and id = $2 and latest = 1",
+        )
+        .bind(namespace.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&reads.pool)
+        .await?;
+        found.map(Run::try_from).transpose()
     }
 
-    pub(super) async fn get(_reads: &Reads, _run: RunKey) -> Result<Option<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn get(reads: &Reads, run: RunKey) -> Result<Option<Run>, sqlx::Error> {
+        let found: Option<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where key = $1",
+        )
+        .bind(run.0)
+        .fetch_optional(&reads.pool)
+        .await?;
+        found.map(Run::try_from).transpose()
     }
 
-    pub(super) async fn list(_reads: &Reads, _filter: &Filter, _limit: i64) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn list(reads: &Reads, filter: &Filter, limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+        let statuses = serde_json::Value::from(filter.statuses.clone()).to_string();
+        let listed: Vec<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where ($1 is null or namespace = $1)
+               and ($2 is null or workflow = $2)
+               and ($3 = '[]' or status in (select value from json_each($3)))
+               and ($4 is null or key < $4)
+             order by key desc
+             limit $5",
+        )
+        .bind(filter.namespace.as_ref().map(Namespace::as_str))
+        .bind(filter.workflow.as_deref())
+        .bind(statuses)
+        .bind(filter.before.map(|key| key.0))
+        .bind(limit)
+        .fetch_all(&reads.pool)
+        .await?;
+        listed.into_iter().map(Run::try_from).collect()
     }
 
     pub(super) async fn counts(
-        _reads: &Reads,
-        _namespace: Option<&Namespace>,
+        reads: &Reads,
+        namespace: Option<&Namespace>,
     ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
-        todo!()
+        sqlx::query_as(
+            "select workflow, status, count(*)
+             from runs
+             where $1 is null or namespace = $1
+             group by workflow, status
+             order by workflow, status",
+        )
+        .bind(namespace.map(Namespace::as_str))
+        .fetch_all(&reads.pool)
+        .await
     }
 
-    pub(super) async fn published(_reads: &Reads, _run: RunKey, _name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        todo!()
+    pub(super) async fn published(reads: &Reads, run: RunKey, name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        sqlx::query_scalar(
+            "select value
+             from published
+             where run = $1 and name = $2",
+        )
+        .bind(run.0)
+        .bind(name)
+        .fetch_optional(&reads.pool)
+        .await
     }
 
-    pub(super) async fn reply(_reads: &Reads, _run: RunKey, _id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        todo!()
+    pub(super) async fn reply(reads: &Reads, run: RunKey, id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        sqlx::query_scalar(
+            "select value
+             from replies
+             where run = $1 and id = $2",
+        )
+        .bind(run.0)
+        .bind(id)
+        .fetch_optional(&reads.pool)
+        .await
     }
 
-    pub(super) async fn last_line(_reads: &Reads, _run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn last_line(reads: &Reads, run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select j.seq, j.kind, j.version, j.at, j.payload
+             from runs r
+             join journal j on j.run = r.key and j.seq = r.head
+             where r.key = $1 and r.closed_at is not null",
+        )
+        .bind(run.0)
+        .fetch_optional(&reads.pool)
+        .await
     }
 }
 

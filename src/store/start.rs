@@ -183,6 +183,11 @@ pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Fra
                 answers[*i] = Some(answer);
             }
         }
+        if !plan.ends.commits.is_empty() {
+            let facts = writer_write(tx.again(), &plan.ends).await?.commits;
+            let ends = plan.ends.commits.iter().zip(facts);
+            began.ended.extend(ends.filter(|(_, fact)| fact.is_applied()).map(|(commit, _)| commit.run));
+        }
         let facts = if plan.commits.commits.is_empty() {
             Vec::new()
         } else {
@@ -190,12 +195,7 @@ pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Fra
         };
         let mut landed = vec![false; starts.len()];
         for ((commit, fact), i) in plan.commits.commits.iter().zip(facts).zip(&plan.commits_of) {
-            let Some(i) = *i else {
-                if matches!(fact, CommitFact::Applied { .. }) {
-                    began.ended.push(commit.run);
-                }
-                continue;
-            };
+            let i = *i;
             match fact {
                 CommitFact::Applied { due } => {
                     began.due |= due;
@@ -255,9 +255,11 @@ async fn writer_write(tx: CallerTx<'_>, batch: &Batch) -> Result<writer::Facts, 
 /// What starts that have looked are going to write.
 #[derive(Default)]
 struct Plan {
+    /// Runs that are terminated to make room; written first, as their ids must be free.
+    ends: Batch,
     commits: Batch,
-    /// Beside each commit: which start it begins, none for a run that is terminated to make room.
-    commits_of: Vec<Option<usize>>,
+    /// Beside each commit: which start it begins.
+    commits_of: Vec<usize>,
     /// Which start's signals go to which run.
     signals: Vec<(usize, RunKey)>,
 }
@@ -310,7 +312,7 @@ impl Plan {
             return Some(Err(refused));
         }
         self.commits.commit(start.commit.clone(), None);
-        self.commits_of.push(Some(i));
+        self.commits_of.push(i);
         if !start.signals.is_empty() {
             self.signals.push((i, start.commit.run));
         }
@@ -337,8 +339,7 @@ impl Plan {
             chunks: Vec::new(),
             at: start.commit.at,
         };
-        self.commits.commit(commit, Some(Fence(run.fence.0 + 1)));
-        self.commits_of.push(None);
+        self.ends.commit(commit, Some(Fence(run.fence.0 + 1)));
     }
 }
 
@@ -386,20 +387,114 @@ async fn keep(tx: CallerTx<'_>, keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
-    use sqlx::SqliteConnection;
+    use sqlx::{Row as _, SqliteConnection};
 
-    use super::{Kept, Look, Start};
+    use super::{Kept, Look, Run, RunKey, Start};
+    use crate::store::json::Json;
+    use crate::store::read::RunRow;
 
-    pub(super) async fn reserve_keys(_tx: &mut SqliteConnection, _n: i64) -> Result<i64, sqlx::Error> {
-        todo!()
+    pub(super) async fn reserve_keys(tx: &mut SqliteConnection, n: i64) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "update counters
+             set value = value + $1
+             where name = 'runs'
+             returning value",
+        )
+        .bind(n)
+        .fetch_one(tx)
+        .await
     }
 
-    pub(super) async fn look(_tx: &mut SqliteConnection, _starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
-        todo!()
+    // Nothing is locked row by row: the transaction is the only one that writes.
+    pub(super) async fn look(tx: &mut SqliteConnection, starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
+        let mut looks: Vec<Look> = starts.iter().map(|_| Look::default()).collect();
+        let mut ids = Json::default();
+        let mut keys = Json::default();
+        let mut signals = Json::default();
+        for (i, start) in starts.iter().enumerate() {
+            let Some(new) = &start.commit.begins else { continue };
+            ids.row().size(i).text(new.namespace.as_str()).text(new.id.as_str());
+            if let Some(key) = &start.idempotency_key {
+                keys.row().size(i).text(new.namespace.as_str()).text(&key.key).int(start.commit.at.0);
+            }
+            for (k, signal) in start.signals.iter().enumerate() {
+                let row = signals.row();
+                row.size(i).size(k).text(new.namespace.as_str()).text(new.id.as_str()).text(&signal.id);
+            }
+        }
+        let latest = sqlx::query(
+            "select l.value ->> 0 as i,
+                    key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from (select value from json_each($1)) l
+             cross join runs r on r.namespace = l.value ->> 1 and r.id = l.value ->> 2 and r.latest = 1",
+        )
+        .bind(ids.done())
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in latest {
+            if let Some(look) = place(&mut looks, row.try_get(0)?) {
+                look.latest = Some(Run::try_from(<RunRow as sqlx::FromRow<_>>::from_row(&row)?)?);
+            }
+        }
+        if let Some(keys) = keys.done() {
+            let named: Vec<(i64, i64)> = sqlx::query_as(
+                "select l.value ->> 0, k.run
+                 from json_each($1) l
+                 cross join idempotency k on k.namespace = l.value ->> 1 and k.key = l.value ->> 2
+                 cross join runs r on r.key = k.run
+                 where k.expires_at > l.value ->> 3
+                    or (k.expires_at is null and r.closed_at is null)",
+            )
+            .bind(keys)
+            .fetch_all(&mut *tx)
+            .await?;
+            for (i, run) in named {
+                if let Some(look) = place(&mut looks, i) {
+                    look.by_key = Some(RunKey(run));
+                }
+            }
+        }
+        if let Some(signals) = signals.done() {
+            let known: Vec<(i64, i64)> = sqlx::query_as(
+                "select l.value ->> 0, l.value ->> 1
+                 from json_each($1) l
+                 cross join runs r on r.namespace = l.value ->> 2 and r.id = l.value ->> 3 and r.latest = 1
+                 cross join signals s on s.run = r.key and s.id = l.value ->> 4",
+            )
+            .bind(signals)
+            .fetch_all(&mut *tx)
+            .await?;
+            for (i, k) in known {
+                if let (Some(look), Ok(k)) = (place(&mut looks, i), usize::try_from(k)) {
+                    look.known.push(k);
+                }
+            }
+        }
+        Ok(looks)
     }
 
-    pub(super) async fn keep(_tx: &mut SqliteConnection, _keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
-        todo!()
+    fn place(looks: &mut [Look], i: i64) -> Option<&mut Look> {
+        looks.get_mut(usize::try_from(i).ok()?)
+    }
+
+    pub(super) async fn keep(tx: &mut SqliteConnection, keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+        let mut rows = Json::default();
+        for key in keys {
+            rows.row().text(key.namespace).text(key.key).int(key.run.0).maybe(key.expires_at);
+        }
+        sqlx::query(
+            "insert into idempotency (namespace, key, run, expires_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3
+             from json_each($1)
+             where true
+             on conflict (namespace, key) do update
+             set run = excluded.run, expires_at = excluded.expires_at",
+        )
+        .bind(rows.done())
+        .execute(tx)
+        .await
+        .map(drop)
     }
 }
 

@@ -59,13 +59,25 @@ mod sqlite {
     use super::{ReadRow, RunKey};
 
     pub(super) async fn read_stream(
-        _reads: &Reads,
-        _run: RunKey,
-        _stream: &str,
-        _after: i64,
-        _limit: i64,
+        reads: &Reads,
+        run: RunKey,
+        stream: &str,
+        after: i64,
+        limit: i64,
     ) -> Result<Vec<ReadRow>, sqlx::Error> {
-        todo!()
+        sqlx::query_as(
+            "select place, part, at, value
+             from streams
+             where run = $1 and stream = $2 and place > $3
+             order by place
+             limit $4",
+        )
+        .bind(run.0)
+        .bind(stream)
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&reads.pool)
+        .await
     }
 }
 

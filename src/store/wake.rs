@@ -157,16 +157,94 @@ impl HintQueue {
 }
 
 #[cfg(feature = "sqlite")]
-mod sqlite {
+pub(super) mod sqlite {
+    use std::time::Duration;
+
+    use sqlx::pool::PoolConnection;
+    use sqlx::{Sqlite, SqliteConnection};
+
     use super::super::open::sqlite::Reads;
+    use super::super::start::CallerTx;
     use super::Store;
 
-    pub(super) async fn next_wake(_reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
-        todo!()
+    /// How often the file is looked at.
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+    /// A reader's connection that is kept, as a connection tells only of changes since its own last look.
+    pub(in super::super) struct Watcher {
+        connection: PoolConnection<Sqlite>,
+        seen: i64,
+        seen_by_writer: i64,
     }
 
-    pub(super) async fn changed(_reads: &Reads, _store: &Store) {
-        todo!()
+    pub(super) async fn next_wake(reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::query_scalar(
+            "select min(wake_at)
+             from runs
+             where status in ('due', 'waiting') and wake_at is not null",
+        )
+        .fetch_one(&reads.pool)
+        .await
+    }
+
+    async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("pragma data_version").fetch_one(connection).await
+    }
+
+    /// As the writer sees it: its own commits do not change it, everybody else's do.
+    async fn writers_version(store: &Store) -> Result<i64, super::Error> {
+        store
+            .look(|tx| {
+                Box::pin(async move {
+                    match tx {
+                        CallerTx::Sqlite(it) => data_version(it).await,
+                        #[cfg(feature = "postgres")]
+                        CallerTx::Postgres(_) => Ok(0),
+                    }
+                })
+            })
+            .await
+    }
+
+    // A reader notices every commit, this process's own among them; only then the writer is asked whose it was.
+    pub(super) async fn changed(reads: &Reads, store: &Store) {
+        let mut kept = reads.watcher.lock().await;
+        loop {
+            let Some(watcher) = &mut *kept else {
+                if let Some(watcher) = watch(reads, store).await {
+                    *kept = Some(watcher);
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                if store.0.shared.open().is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Ok(seen) = data_version(&mut watcher.connection).await else {
+                *kept = None;
+                return;
+            };
+            if seen != watcher.seen {
+                watcher.seen = seen;
+                let Ok(seen_by_writer) = writers_version(store).await else {
+                    *kept = None;
+                    return;
+                };
+                if seen_by_writer != watcher.seen_by_writer {
+                    watcher.seen_by_writer = seen_by_writer;
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn watch(reads: &Reads, store: &Store) -> Option<Watcher> {
+        let mut connection = reads.pool.acquire().await.ok()?;
+        let seen = data_version(&mut connection).await.ok()?;
+        let seen_by_writer = writers_version(store).await.ok()?;
+        Some(Watcher { connection, seen, seen_by_writer })
     }
 }
 

@@ -214,71 +214,236 @@ mod sqlite {
     use sqlx::SqliteConnection;
 
     use super::super::open::sqlite::Reads;
-    use super::{Instant, Registration, SignalRow, WorkerKey, WorkerRow};
+    use super::super::writer;
+    use super::{CallerTx, Instant, Registration, SignalRow, WorkerKey, WorkerRow};
+    use crate::store::json::Json;
 
     pub(super) async fn register(
-        _tx: &mut SqliteConnection,
-        _worker: &Registration,
-        _doubtful: bool,
+        tx: &mut SqliteConnection,
+        worker: &Registration,
+        doubtful: bool,
     ) -> Result<i64, sqlx::Error> {
-        todo!()
+        let knows = serde_json::Value::from(worker.knows.clone()).to_string();
+        if doubtful {
+            let there: Option<i64> = sqlx::query_scalar(
+                "select max(key)
+                 from workers
+                 where name = $1 and build = $2 and lease_until = $3",
+            )
+            .bind(&worker.name)
+            .bind(&worker.build)
+            .bind(worker.lease_until.0)
+            .fetch_one(&mut *tx)
+            .await?;
+            if let Some(key) = there {
+                return Ok(key);
+            }
+        }
+        sqlx::query_scalar(
+            "insert into workers (name, build, knows, lease_until)
+             values ($1, $2, $3, $4)
+             returning key",
+        )
+        .bind(&worker.name)
+        .bind(&worker.build)
+        .bind(knows)
+        .bind(worker.lease_until.0)
+        .fetch_one(tx)
+        .await
     }
 
     pub(super) async fn heartbeat(
-        _tx: &mut SqliteConnection,
-        _worker: WorkerKey,
-        _lease_until: Instant,
+        tx: &mut SqliteConnection,
+        worker: WorkerKey,
+        lease_until: Instant,
     ) -> Result<bool, sqlx::Error> {
-        todo!()
+        let extended = sqlx::query(
+            "update workers
+             set lease_until = max(lease_until, $2)
+             where key = $1",
+        )
+        .bind(worker.0)
+        .bind(lease_until.0)
+        .execute(tx)
+        .await?;
+        Ok(extended.rows_affected() > 0)
     }
 
-    pub(super) async fn take_over(_tx: &mut SqliteConnection, _now: Instant) -> Result<u64, sqlx::Error> {
-        todo!()
+    pub(super) async fn take_over(tx: &mut SqliteConnection, now: Instant) -> Result<u64, sqlx::Error> {
+        writer::begin(CallerTx::Sqlite(tx)).await?;
+        let taken = sqlx::query(
+            "update runs
+             set status = 'due', wake_at = $1, worker = null, fence = fence + 1, updated_at = $1
+             where worker in (select key from workers where lease_until < $1)",
+        )
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "delete from workers
+             where lease_until < $1",
+        )
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        writer::end(CallerTx::Sqlite(tx)).await?;
+        Ok(taken.rows_affected())
     }
 
+    // Runs of workers whose row is missing are freed as well: nobody else would.
     pub(super) async fn take_over_all(
-        _tx: &mut SqliteConnection,
-        _except: Option<WorkerKey>,
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        except: Option<WorkerKey>,
+        now: Instant,
     ) -> Result<u64, sqlx::Error> {
-        todo!()
+        writer::begin(CallerTx::Sqlite(tx)).await?;
+        let taken = sqlx::query(
+            "update runs
+             set status = 'due', wake_at = $1, worker = null, fence = fence + 1, updated_at = $1
+             where worker is not null and worker is not $2",
+        )
+        .bind(now.0)
+        .bind(except.map(|worker| worker.0))
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "delete from workers
+             where key is not $1",
+        )
+        .bind(except.map(|worker| worker.0))
+        .execute(&mut *tx)
+        .await?;
+        writer::end(CallerTx::Sqlite(tx)).await?;
+        Ok(taken.rows_affected())
     }
 
     pub(super) async fn release(
-        _tx: &mut SqliteConnection,
-        _worker: WorkerKey,
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        worker: WorkerKey,
+        now: Instant,
     ) -> Result<u64, sqlx::Error> {
-        todo!()
+        writer::begin(CallerTx::Sqlite(tx)).await?;
+        let released = sqlx::query(
+            "update runs
+             set status = 'due', wake_at = $2, worker = null, fence = fence + 1, updated_at = $2
+             where worker = $1",
+        )
+        .bind(worker.0)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "delete from workers
+             where key = $1",
+        )
+        .bind(worker.0)
+        .execute(&mut *tx)
+        .await?;
+        writer::end(CallerTx::Sqlite(tx)).await?;
+        Ok(released.rows_affected())
     }
 
     pub(super) async fn block_unknown(
-        _tx: &mut SqliteConnection,
-        _build: &str,
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        build: &str,
+        now: Instant,
     ) -> Result<Vec<i64>, sqlx::Error> {
-        todo!()
+        writer::begin(CallerTx::Sqlite(tx)).await?;
+        let registered: Vec<String> = sqlx::query_scalar(
+            "select distinct k.value
+             from workers w, json_each(w.knows) k
+             where w.lease_until >= $1
+             order by k.value",
+        )
+        .bind(now.0)
+        .fetch_all(&mut *tx)
+        .await?;
+        let due: Vec<(String, i64)> = sqlx::query_as(
+            "select distinct workflow, version
+             from runs
+             where status in ('due', 'waiting') and wake_at is not null and wake_at <= $1
+             order by workflow, version",
+        )
+        .bind(now.0)
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut blocked = Vec::new();
+        for (workflow, version) in due {
+            if registered.iter().any(|known| *known == format!("{workflow} v{version}")) {
+                continue;
+            }
+            let of_workflow: Vec<i64> = sqlx::query_scalar(
+                "update runs
+                 set status = 'blocked', wake_at = null, fence = fence + 1, updated_at = $3,
+                     block_code = 'unregistered', block_text = $4, block_build = $5
+                 where status in ('due', 'waiting') and wake_at is not null and wake_at <= $3
+                   and workflow = $1 and version = $2
+                 returning key",
+            )
+            .bind(&workflow)
+            .bind(version)
+            .bind(now.0)
+            .bind(super::unregistered(&workflow, version, &registered))
+            .bind(build)
+            .fetch_all(&mut *tx)
+            .await?;
+            blocked.extend(of_workflow);
+        }
+        writer::end(CallerTx::Sqlite(tx)).await?;
+        Ok(blocked)
     }
 
     pub(super) async fn unblock(
-        _tx: &mut SqliteConnection,
-        _build: &str,
-        _knows: &[String],
-        _now: Instant,
+        tx: &mut SqliteConnection,
+        build: &str,
+        knows: &[String],
+        now: Instant,
     ) -> Result<u64, sqlx::Error> {
-        todo!()
+        let mut known = Json::default();
+        for known_as in knows {
+            known.row().text(known_as);
+        }
+        let unblocked = sqlx::query(
+            "update runs
+             set status = 'due', wake_at = $1, fence = fence + 1, updated_at = $1,
+                 block_code = null, block_text = null, block_build = null
+             where status = 'blocked'
+               and block_build is not $2
+               and workflow || ' v' || version in (select value ->> 0 from json_each($3))",
+        )
+        .bind(now.0)
+        .bind(build)
+        .bind(known.done())
+        .execute(tx)
+        .await?;
+        Ok(unblocked.rows_affected())
     }
 
     pub(super) async fn clock_offset(_reads: &Reads) -> Result<i64, sqlx::Error> {
         Ok(0)
     }
 
-    pub(super) async fn workers(_reads: &Reads) -> Result<Vec<WorkerRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn workers(reads: &Reads) -> Result<Vec<WorkerRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select key, name, build, knows, lease_until
+             from workers
+             order by key",
+        )
+        .fetch_all(&reads.pool)
+        .await
     }
 
-    pub(super) async fn overheard(_reads: &Reads, _worker: WorkerKey) -> Result<Vec<SignalRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn overheard(reads: &Reads, worker: WorkerKey) -> Result<Vec<SignalRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select s.run, s.ordinal, s.kind, s.name, s.id, s.payload, s.accepted_at
+             from runs r
+             cross join signals s on s.run = r.key and s.taken = 0
+             where r.worker = $1
+             order by s.run, s.ordinal",
+        )
+        .bind(worker.0)
+        .fetch_all(&reads.pool)
+        .await
     }
 }
 

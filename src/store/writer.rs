@@ -116,6 +116,10 @@ pub(super) enum CommitFact {
 }
 
 impl CommitFact {
+    pub(super) fn is_applied(&self) -> bool {
+        matches!(self, Self::Applied { .. })
+    }
+
     /// The verdict. A doubtful commit was sent before with unknown outcome: then the row shows whether it landed.
     pub(super) fn verdict(&self, commit: &Commit, doubtful: bool) -> Verdict {
         match *self {
@@ -130,8 +134,11 @@ impl CommitFact {
                     Verdict::Refused(Refusal::IdInUse)
                 } else if head != commit.head {
                     Verdict::Refused(Refusal::Moved { expected: commit.head, found: head })
-                } else {
+                } else if commit.preconditions.drained && accepted != commit.signals_seen {
                     Verdict::Refused(Refusal::Undrained { accepted, seen: commit.signals_seen })
+                } else {
+                    // It has ended; nothing follows the last line.
+                    Verdict::Refused(Refusal::Gone)
                 }
             }
             Self::IdInUse { .. } => Verdict::Refused(Refusal::IdInUse),
@@ -380,6 +387,8 @@ impl Error {
 /// A write of its own, whatever it answers.
 pub(super) trait Alone: Send {
     fn what(&self) -> &'static str;
+    /// Whether it writes at all, or only has to see what the writer sees.
+    fn writes(&self) -> bool;
     /// Does it, in a transaction of its own. `doubtful`: it was tried before with unknown outcome.
     fn run<'l>(&'l mut self, tx: CallerTx<'l>, doubtful: bool) -> BoxFuture<'l, Result<(), sqlx::Error>>;
     fn settle(self: Box<Self>, ended: Result<(), Error>);
@@ -387,6 +396,7 @@ pub(super) trait Alone: Send {
 
 struct Job<T, F> {
     what: &'static str,
+    writes: bool,
     job: F,
     result: Option<T>,
     answer: Answer<T>,
@@ -399,6 +409,10 @@ where
 {
     fn what(&self) -> &'static str {
         self.what
+    }
+
+    fn writes(&self) -> bool {
+        self.writes
     }
 
     fn run<'l>(&'l mut self, tx: CallerTx<'l>, doubtful: bool) -> BoxFuture<'l, Result<(), sqlx::Error>> {
@@ -487,9 +501,28 @@ impl Store {
         T: Send + 'static,
         F: for<'t> FnMut(CallerTx<'t>, bool) -> BoxFuture<'t, Result<T, sqlx::Error>> + Send + 'static,
     {
+        self.send_job(what, true, job).await
+    }
+
+    /// Reads on a writer's connection, between batches.
+    #[cfg(feature = "sqlite")]
+    pub(super) async fn look<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(CallerTx<'t>) -> BoxFuture<'t, Result<T, sqlx::Error>> + Send + 'static,
+    {
+        let mut job = job;
+        self.send_job("look", false, move |tx, _| job(tx)).await
+    }
+
+    async fn send_job<T, F>(&self, what: &'static str, writes: bool, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'t> FnMut(CallerTx<'t>, bool) -> BoxFuture<'t, Result<T, sqlx::Error>> + Send + 'static,
+    {
         self.0.shared.open()?;
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(Job { what, job, result: None, answer });
+        let job = Box::new(Job { what, writes, job, result: None, answer });
         self.lane_of(0).send(Request::Alone(job)).await.map_err(|_| Error::Closed)?;
         self.heard(answered).await
     }
@@ -860,13 +893,14 @@ async fn loop_alone(writer: &mut Writer, what: &'static str, job: &mut Box<dyn A
     let give_up_at = Tick::now() + GIVE_UP_AFTER;
     let mut doubtful = false;
     let mut pause = Duration::from_millis(2);
+    let writes = job.writes();
     loop {
-        let fault = strike(&writer.shared).await;
+        let fault = if writes { strike(&writer.shared).await } else { None };
         let written = match writer.lane.connection().await {
             Ok(tx) => job.run(tx, doubtful).await,
             Err(e) => Err(e),
         };
-        writer.shared.physical_writes.fetch_add(1, Ordering::SeqCst);
+        writer.shared.physical_writes.fetch_add(u64::from(writes), Ordering::SeqCst);
         match fault {
             Some(Fault::CrashAfter) => die(&writer.shared).await,
             Some(Fault::LoseAnswer) => {
@@ -950,7 +984,8 @@ pub(super) mod sqlite {
     use super::{Connection, Trouble};
 
     pub(in super::super) async fn connect(options: &SqliteConnectOptions) -> Result<Connection, sqlx::Error> {
-        let connection = SqliteConnection::connect_with(options).await?;
+        let mut connection = SqliteConnection::connect_with(options).await?;
+        crate::store::commit::sqlite::prepare(&mut connection).await?;
         Ok(Connection::Sqlite(Box::new(connection)))
     }
 
