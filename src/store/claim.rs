@@ -119,30 +119,83 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use sqlx::PgConnection;
+    use sqlx::{FromRow, PgConnection, Row};
 
+    use super::super::read::RunRow;
     use super::{Instant, Run, WorkerKey};
 
     pub(super) async fn claim(
-        _tx: &mut PgConnection,
-        _worker: WorkerKey,
-        _token: i64,
-        _knows: &[String],
-        _limit: i64,
-        _now: Instant,
+        tx: &mut PgConnection,
+        worker: WorkerKey,
+        token: i64,
+        knows: &[String],
+        limit: i64,
+        now: Instant,
     ) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+        // Workers that claim together pass over each other's rows instead of waiting for them.
+        let mut rows = sqlx::query(
+            "with due as materialized (
+               select key, wake_at
+               from runs
+               where status in ('due', 'waiting')
+                 and wake_at <= $5
+                 and workflow || ' v' || version = any ($3)
+               order by wake_at
+               limit $4
+               for no key update skip locked
+             )
+             update runs r
+             set status = 'running',
+                 worker = $1,
+                 claim = $2,
+                 fence = r.fence + 1,
+                 wake_at = null,
+                 updated_at = $5
+             from due
+             where r.key = any (array(select key from due))
+               and r.key = due.key
+             returning r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence, r.head,
+                       r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at, r.created_at,
+                       r.updated_at, due.wake_at as due_at",
+        )
+        .bind(worker.0)
+        .bind(token)
+        .bind(knows)
+        .bind(limit)
+        .bind(now.0)
+        .fetch_all(tx)
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get::<i64, _>("due_at")?, RunRow::from_row(row)?)))
+        .collect::<Result<Vec<_>, sqlx::Error>>()?;
+        rows.sort_by_key(|(due_at, row)| (*due_at, row.key));
+        rows.into_iter().map(|(_, row)| Run::try_from(row)).collect()
     }
 
     /// What a claim whose answer was lost has taken; if it took nothing, claims.
     pub(super) async fn claimed(
-        _tx: &mut PgConnection,
-        _worker: WorkerKey,
-        _token: i64,
-        _knows: &[String],
-        _limit: i64,
-        _now: Instant,
+        tx: &mut PgConnection,
+        worker: WorkerKey,
+        token: i64,
+        knows: &[String],
+        limit: i64,
+        now: Instant,
     ) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+        let rows: Vec<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where worker = $1
+               and claim = $2
+             order by key",
+        )
+        .bind(worker.0)
+        .bind(token)
+        .fetch_all(&mut *tx)
+        .await?;
+        if rows.is_empty() {
+            return claim(tx, worker, token, knows, limit, now).await;
+        }
+        rows.into_iter().map(Run::try_from).collect()
     }
 }

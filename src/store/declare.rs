@@ -115,15 +115,47 @@ mod postgres {
     use super::super::open::postgres::Reads;
     use super::{Declared, DeclaredRow, Instant};
 
-    pub(super) async fn declare(
-        _tx: &mut PgConnection,
-        _declared: &[Declared],
-        _now: Instant,
-    ) -> Result<(), sqlx::Error> {
-        todo!()
+    pub(super) async fn declare(tx: &mut PgConnection, declared: &[Declared], now: Instant) -> Result<(), sqlx::Error> {
+        // One statement cannot write a row twice: of two with the same name and version the later one counts. In the
+        // order of their names, so that two processes that declare at the same time do not wait in a circle.
+        let latest: std::collections::BTreeMap<(&str, u32), &Declared> =
+            declared.iter().map(|it| ((it.workflow.as_str(), it.version), it)).collect();
+        let column = |of: fn(&Declared) -> &str| latest.values().map(|it| of(it).to_owned()).collect::<Vec<_>>();
+        let versions: Vec<i64> = latest.keys().map(|(_, version)| i64::from(*version)).collect();
+        sqlx::query(
+            "insert into declared (workflow, version, input, output, signals, declared_at)
+             select d.workflow, d.version, d.input, d.output, d.signals, $6
+             from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+               as d (workflow, version, input, output, signals)
+             on conflict (workflow, version) do update
+             set input = excluded.input,
+                 output = excluded.output,
+                 signals = excluded.signals,
+                 declared_at = excluded.declared_at",
+        )
+        .bind(column(|it| &it.workflow))
+        .bind(versions)
+        .bind(column(|it| it.input.as_str()))
+        .bind(column(|it| it.output.as_str()))
+        .bind(column(|it| it.signals.as_str()))
+        .bind(now.0)
+        .execute(tx)
+        .await
+        .map(drop)
     }
 
-    pub(super) async fn declared(_reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn declared(reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
+        // The order of bytes, whatever language the database speaks.
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select workflow, version, input, output, signals
+                         from declared
+                         order by workflow collate \"C\", version",
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await
     }
 }

@@ -199,11 +199,99 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use super::super::open::postgres::Reads;
-    use super::{RunKey, Snapshot};
+    use sqlx::postgres::PgRow;
+    use sqlx::{FromRow, Row};
 
-    /// One snapshot: a repeatable-read transaction, or one statement.
-    pub(super) async fn snapshot(_reads: &Reads, _runs: &[RunKey]) -> Result<Snapshot, sqlx::Error> {
-        todo!()
+    use super::super::open::postgres::Reads;
+    use super::super::read::RunRow;
+    use super::{LineRow, Run, RunKey, SignalRow, Snapshot};
+
+    /// One statement sees one moment. A run is one row: its lines and signals are folded into arrays, which costs a
+    /// fraction of a row each.
+    pub(super) async fn snapshot(reads: &Reads, runs: &[RunKey]) -> Result<Snapshot, sqlx::Error> {
+        let keys: Vec<i64> = runs.iter().map(|run| run.0).collect();
+        let rows = reads
+            .read(async |connection| {
+                sqlx::query(
+                    "select r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence,
+                                r.head, r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at,
+                                r.created_at, r.updated_at,
+                                j.line_seq, j.line_kind, j.line_version, j.line_at, j.line_payload,
+                                s.signal_ordinal, s.signal_kind, s.signal_name, s.signal_id, s.signal_payload,
+                                s.signal_at
+                         from runs r
+                         cross join lateral (
+                           select array_agg(seq) as line_seq, array_agg(kind) as line_kind,
+                                  array_agg(version) as line_version, array_agg(at) as line_at,
+                                  array_agg(payload) as line_payload
+                           from (
+                             select seq, kind, version, at, payload
+                             from journal
+                             where run = r.key
+                             order by seq
+                           ) lines
+                         ) j
+                         cross join lateral (
+                           select array_agg(ordinal) as signal_ordinal, array_agg(kind) as signal_kind,
+                                  array_agg(name) as signal_name, array_agg(id) as signal_id,
+                                  array_agg(payload) as signal_payload, array_agg(accepted_at) as signal_at
+                           from (
+                             select ordinal, kind, name, id, payload, accepted_at
+                             from signals
+                             where run = r.key
+                               and taken = 0
+                             order by ordinal
+                           ) waiting
+                         ) s
+                         where r.key = any ($1)",
+                )
+                .bind(&keys)
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        let mut snapshot = Snapshot::default();
+        for row in &rows {
+            let run = Run::try_from(RunRow::from_row(row)?)?;
+            snapshot.lines.insert(run.key, lines(row)?);
+            snapshot.signals.insert(run.key, signals(row, run.key)?);
+            snapshot.rows.push(run);
+        }
+        Ok(snapshot)
+    }
+
+    /// Nothing to fold gives no array.
+    fn column<'r, T>(row: &'r PgRow, name: &str) -> Result<std::vec::IntoIter<T>, sqlx::Error>
+    where
+        Vec<T>: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        Ok(row.try_get::<Option<Vec<T>>, _>(name)?.unwrap_or_default().into_iter())
+    }
+
+    fn lines(row: &PgRow) -> Result<Vec<LineRow>, sqlx::Error> {
+        let seqs = column::<i64>(row, "line_seq")?;
+        let mut kinds = column::<String>(row, "line_kind")?;
+        let mut versions = column::<i64>(row, "line_version")?;
+        let mut ats = column::<i64>(row, "line_at")?;
+        let mut payloads = column::<Vec<u8>>(row, "line_payload")?;
+        let line = |seq| {
+            let (kind, version, at) = (kinds.next()?, versions.next()?, ats.next()?);
+            Some(LineRow { seq, kind, version, at, payload: payloads.next()? })
+        };
+        Ok(seqs.map_while(line).collect())
+    }
+
+    fn signals(row: &PgRow, run: RunKey) -> Result<Vec<SignalRow>, sqlx::Error> {
+        let ordinals = column::<i64>(row, "signal_ordinal")?;
+        let mut kinds = column::<String>(row, "signal_kind")?;
+        let mut names = column::<String>(row, "signal_name")?;
+        let mut ids = column::<String>(row, "signal_id")?;
+        let mut payloads = column::<Vec<u8>>(row, "signal_payload")?;
+        let mut ats = column::<i64>(row, "signal_at")?;
+        let signal = |ordinal| {
+            let (kind, name, id, payload) = (kinds.next()?, names.next()?, ids.next()?, payloads.next()?);
+            Some(SignalRow { run: run.0, ordinal, kind, name, id, payload, accepted_at: ats.next()? })
+        };
+        Ok(ordinals.map_while(signal).collect())
     }
 }

@@ -454,27 +454,136 @@ pub(super) mod sqlite {
 
 #[cfg(feature = "postgres")]
 pub(super) mod postgres {
-    use sqlx::PgPool;
+    use std::str::FromStr;
 
-    use super::{Arc, EngineLease, Error, OpenError, Opened, Options, Shared};
+    use sqlx::migrate::{MigrateError, Migrator};
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+
+    use super::super::wake::postgres::Word;
+    use super::super::writer::{self, Home, Lane};
+    use super::{Arc, EngineLease, Error, Inner, OpenError, Opened, Options, Shared, without_password};
+
+    static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
     /// The readers of one database.
     pub(in super::super) struct Reads {
         pub(in super::super) pool: PgPool,
+        pub(in super::super) word: Word,
+    }
+
+    impl Reads {
+        /// Reads on a connection of the pool; on another one if the server has ended it while it was idle.
+        pub(in super::super) async fn read<T>(
+            &self,
+            mut read: impl AsyncFnMut(&mut PgConnection) -> Result<T, sqlx::Error>,
+        ) -> Result<T, sqlx::Error> {
+            for _ in 0..self.pool.options().get_max_connections() {
+                match read(&mut *self.pool.acquire().await?).await {
+                    Err(error) if writer::is_lost(&error) => {}
+                    result => return result,
+                }
+            }
+            read(&mut *self.pool.acquire().await?).await
+        }
     }
 
     /// Gives `options.writers` lanes, at least one.
-    pub(super) async fn open(_url: &str, _options: &Options, _shared: &Arc<Shared>) -> Result<Opened, OpenError> {
-        todo!()
+    pub(super) async fn open(url: &str, options: &Options, shared: &Arc<Shared>) -> Result<Opened, OpenError> {
+        let home = PgConnectOptions::from_str(url)
+            .map_err(|problem| OpenError::BadAddress { url: without_password(url), problem: problem.to_string() })?;
+        let home = home.application_name("aldis").disable_statement_logging();
+        let location = location(&home);
+        let unreachable = |source| OpenError::Unreachable { location: location.clone(), source: Arc::new(source) };
+        let mut connection = PgConnection::connect_with(&home).await.map_err(unreachable)?;
+        migrate(&mut connection, &location, options.migrate).await?;
+        // It served its purpose whether or not the server hears of its end.
+        let _ = connection.close().await;
+
+        let write = write_options(&home);
+        let mut lanes = Vec::with_capacity(options.writers.max(1));
+        for _ in 0..options.writers.max(1) {
+            let connection = writer::postgres::connect(&write).await.map_err(unreachable)?;
+            lanes.push(Lane::new(Home::Postgres(Box::new(write.clone())), connection));
+        }
+        // Tables grow faster than their statistics: a plan that was made for an empty table must not read all of it.
+        let read = home.clone().options([("enable_seqscan", "off"), ("jit", "off")]);
+        // A connection is not asked whether it is alive before each use: that would be a second round trip a read.
+        let pool = PgPoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .test_before_acquire(false)
+            .connect_lazy_with(read);
+        let word = Word::spread(&home, shared);
+        Ok(Opened { location, inner: Inner::Postgres(Reads { pool, word }), lanes })
+    }
+
+    fn location(home: &PgConnectOptions) -> String {
+        let database = home.get_database().unwrap_or_else(|| home.get_username());
+        format!("postgres://{}@{}:{}/{database}", home.get_username(), home.get_host(), home.get_port())
+    }
+
+    /// The writer's statements take arrays and look up rows by key; the plan that does so is always the right one, also
+    /// when the tables were empty as it was made. So a plan is made once and other paths are ruled out.
+    fn write_options(home: &PgConnectOptions) -> PgConnectOptions {
+        home.clone().options([
+            ("default_transaction_isolation", "read committed"),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
+            ("enable_nestloop", "off"),
+            ("jit", "off"),
+            // A statement ends when its connection does, as does that of a step that was too slow.
+            ("client_connection_check_interval", "1000"),
+        ])
+    }
+
+    async fn migrate(connection: &mut PgConnection, location: &str, wanted: bool) -> Result<(), OpenError> {
+        let applied = last_applied(connection)
+            .await
+            .map_err(|source| OpenError::Unreachable { location: location.to_owned(), source: Arc::new(source) })?;
+        let (location, known) = (location.to_owned(), known());
+        if applied > known {
+            return Err(OpenError::TooNew { location, applied, known });
+        }
+        if applied == known {
+            return Ok(());
+        }
+        if !wanted {
+            return Err(OpenError::NotMigrated { location, applied, known });
+        }
+        // Takes a lock of the whole database, so that processes that open it together do not migrate it together.
+        match MIGRATOR.run(connection).await {
+            Ok(()) => Ok(()),
+            Err(MigrateError::VersionMissing(applied)) => Err(OpenError::TooNew { location, applied, known }),
+            Err(problem) => Err(OpenError::Migration { location, problem: problem.to_string() }),
+        }
     }
 
     pub(super) fn known() -> i64 {
-        todo!()
+        MIGRATOR.iter().map(|it| it.version).max().unwrap_or(0)
     }
 
     /// The last applied migration; 0 if none.
-    pub(super) async fn applied(_reads: &Reads) -> Result<i64, sqlx::Error> {
-        todo!()
+    pub(super) async fn applied(reads: &Reads) -> Result<i64, sqlx::Error> {
+        reads.read(async |connection| last_applied(connection).await).await
+    }
+
+    async fn last_applied(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+        // Reading a table that is not there would be an error, and the server would log it.
+        let there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+            .fetch_one(&mut *connection)
+            .await?;
+        if !there {
+            return Ok(0);
+        }
+        let last: Option<i64> = sqlx::query_scalar(
+            "select max(version)
+             from _sqlx_migrations
+             where success",
+        )
+        .fetch_one(connection)
+        .await?;
+        Ok(last.unwrap_or(0))
     }
 
     /// Every worker on Postgres may advance runs: leases are rows.
@@ -483,6 +592,7 @@ pub(super) mod postgres {
     }
 
     pub(super) async fn close(reads: &Reads) {
+        reads.word.end().await;
         reads.pool.close().await;
     }
 }

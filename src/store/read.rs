@@ -312,37 +312,144 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey};
+    use super::{Filter, LineRow, Namespace, Run, RunId, RunKey, RunRow};
 
-    pub(super) async fn find(_reads: &Reads, _namespace: &Namespace, _id: &RunId) -> Result<Option<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn find(reads: &Reads, namespace: &Namespace, id: &RunId) -> Result<Option<Run>, sqlx::Error> {
+        let row: Option<RunRow> = reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
+                                signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
+                                updated_at
+                         from runs
+                         where namespace = $1
+                           and id = $2
+                           and latest = 1",
+                )
+                .bind(namespace.as_str())
+                .bind(id.as_str())
+                .fetch_optional(connection)
+                .await
+            })
+            .await?;
+        row.map(Run::try_from).transpose()
     }
 
-    pub(super) async fn get(_reads: &Reads, _run: RunKey) -> Result<Option<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn get(reads: &Reads, run: RunKey) -> Result<Option<Run>, sqlx::Error> {
+        let row: Option<RunRow> = reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
+                                signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
+                                updated_at
+                         from runs
+                         where key = $1",
+                )
+                .bind(run.0)
+                .fetch_optional(connection)
+                .await
+            })
+            .await?;
+        row.map(Run::try_from).transpose()
     }
 
-    pub(super) async fn list(_reads: &Reads, _filter: &Filter, _limit: i64) -> Result<Vec<Run>, sqlx::Error> {
-        todo!()
+    pub(super) async fn list(reads: &Reads, filter: &Filter, limit: i64) -> Result<Vec<Run>, sqlx::Error> {
+        let rows: Vec<RunRow> = reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
+                                signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
+                                updated_at
+                         from runs
+                         where ($1::text is null or namespace = $1)
+                           and ($2::text is null or workflow = $2)
+                           and (cardinality($3::text[]) = 0 or status = any ($3))
+                           and ($4::bigint is null or key < $4)
+                         order by key desc
+                         limit $5",
+                )
+                .bind(filter.namespace.as_ref().map(Namespace::as_str))
+                .bind(filter.workflow.as_deref())
+                .bind(&filter.statuses)
+                .bind(filter.before.map(|run| run.0))
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        rows.into_iter().map(Run::try_from).collect()
     }
 
     pub(super) async fn counts(
-        _reads: &Reads,
-        _namespace: Option<&Namespace>,
+        reads: &Reads,
+        namespace: Option<&Namespace>,
     ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
-        todo!()
+        // The order of bytes, whatever language the database speaks.
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select workflow, status, count(*)
+                         from runs
+                         where $1::text is null or namespace = $1
+                         group by workflow, status
+                         order by workflow collate \"C\", status collate \"C\"",
+                )
+                .bind(namespace.map(Namespace::as_str))
+                .fetch_all(connection)
+                .await
+            })
+            .await
     }
 
-    pub(super) async fn published(_reads: &Reads, _run: RunKey, _name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        todo!()
+    pub(super) async fn published(reads: &Reads, run: RunKey, name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_scalar(
+                    "select value
+                         from published
+                         where run = $1
+                           and name = $2",
+                )
+                .bind(run.0)
+                .bind(name)
+                .fetch_optional(connection)
+                .await
+            })
+            .await
     }
 
-    pub(super) async fn reply(_reads: &Reads, _run: RunKey, _id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        todo!()
+    pub(super) async fn reply(reads: &Reads, run: RunKey, id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_scalar(
+                    "select value
+                         from replies
+                         where run = $1
+                           and id = $2",
+                )
+                .bind(run.0)
+                .bind(id)
+                .fetch_optional(connection)
+                .await
+            })
+            .await
     }
 
     /// The line at `head` of a run whose `closed_at` is set.
-    pub(super) async fn last_line(_reads: &Reads, _run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn last_line(reads: &Reads, run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select j.seq, j.kind, j.version, j.at, j.payload
+                         from runs r
+                         join journal j on j.run = r.key and j.seq = r.head
+                         where r.key = $1
+                           and r.closed_at is not null",
+                )
+                .bind(run.0)
+                .fetch_optional(connection)
+                .await
+            })
+            .await
     }
 }

@@ -500,20 +500,182 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
+    use std::collections::HashMap;
+
     use sqlx::PgConnection;
 
-    use super::{Kept, Look, Start};
+    use super::super::read::RunRow;
+    use super::{IfOpen, Kept, Look, Run, RunKey, Start};
 
     /// Adds `n` to the counter `runs` and returns what it is then.
-    pub(super) async fn reserve_keys(_tx: &mut PgConnection, _n: i64) -> Result<i64, sqlx::Error> {
-        todo!()
+    pub(super) async fn reserve_keys(tx: &mut PgConnection, n: i64) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "update counters
+             set value = value + $1
+             where name = 'runs'
+             returning value",
+        )
+        .bind(n)
+        .fetch_one(tx)
+        .await
     }
 
-    pub(super) async fn look(_tx: &mut PgConnection, _starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
-        todo!()
+    pub(super) async fn look(tx: &mut PgConnection, starts: &[&Start]) -> Result<Vec<Look>, sqlx::Error> {
+        let mut looks: Vec<Look> = starts.iter().map(|_| Look::default()).collect();
+        for (i, run) in spent(tx, starts).await? {
+            looks[i].by_key = Some(run);
+        }
+        for (i, run) in latest(tx, starts).await? {
+            looks[i].latest = Some(run);
+        }
+        for (i, signal) in known(tx, starts, &looks).await? {
+            looks[i].known.push(signal);
+        }
+        Ok(looks)
     }
 
-    pub(super) async fn keep(_tx: &mut PgConnection, _keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
-        todo!()
+    /// The runs that idempotency keys name.
+    ///
+    /// A key that is not there has no row to lock. So a lock by its hash stands for it until the transaction ends: of two
+    /// processes that start under one key, the second sees what the first has begun.
+    async fn spent(tx: &mut PgConnection, starts: &[&Start]) -> Result<Vec<(usize, RunKey)>, sqlx::Error> {
+        let (mut namespaces, mut keys, mut ats, mut of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (i, start) in starts.iter().enumerate() {
+            if let (Some(key), Some(new)) = (&start.idempotency_key, &start.commit.begins) {
+                namespaces.push(new.namespace.as_str());
+                keys.push(key.key.as_str());
+                ats.push(start.commit.at.0);
+                of.push(i);
+            }
+        }
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        // In the order of the hashes, so that two processes do not wait for each other in a circle.
+        sqlx::query(
+            "select pg_advisory_xact_lock(hash)
+             from (
+               select distinct hashtextextended(current_schema() || '/' || k.namespace || '/' || k.key, 0) as hash
+               from unnest($1::text[], $2::text[]) as k (namespace, key)
+               order by 1
+             ) h",
+        )
+        .bind(&namespaces)
+        .bind(&keys)
+        .execute(&mut *tx)
+        .await?;
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "select k.nth, i.run
+             from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as k (namespace, key, at, nth)
+             cross join lateral (
+               select i.run, i.expires_at, (select r.closed_at is null from runs r where r.key = i.run) as open
+               from idempotency i
+               where i.namespace = k.namespace
+                 and i.key = k.key
+             ) i
+             where i.expires_at > k.at
+                or (i.expires_at is null and i.open)",
+        )
+        .bind(&namespaces)
+        .bind(&keys)
+        .bind(&ats)
+        .fetch_all(tx)
+        .await?;
+        Ok(rows.into_iter().filter_map(|(nth, run)| Some((of[place(nth)?], RunKey(run)))).collect())
+    }
+
+    /// The latest runs with the ids, locked in the order of their keys.
+    async fn latest(tx: &mut PgConnection, starts: &[&Start]) -> Result<Vec<(usize, Run)>, sqlx::Error> {
+        let news = starts.iter().map(|it| it.commit.begins.as_ref());
+        let namespaces: Vec<Option<&str>> = news.clone().map(|new| Some(new?.namespace.as_str())).collect();
+        let ids: Vec<Option<&str>> = news.map(|new| Some(new?.id.as_str())).collect();
+        let rows: Vec<RunRow> = sqlx::query_as(
+            "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+             from runs
+             where key = any (array(
+                 select (select r.key from runs r where r.namespace = s.namespace and r.id = s.id and r.latest = 1)
+                 from unnest($1::text[], $2::text[]) as s (namespace, id)))
+               and latest = 1
+             order by key
+             for no key update",
+        )
+        .bind(&namespaces)
+        .bind(&ids)
+        .fetch_all(tx)
+        .await?;
+        let mut of: HashMap<(&str, &str), usize> = HashMap::new();
+        for (i, name) in namespaces.iter().zip(&ids).enumerate() {
+            if let (Some(namespace), Some(id)) = name {
+                of.insert((namespace, id), i);
+            }
+        }
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let run = Run::try_from(row)?;
+            if let Some(i) = of.get(&(run.namespace.as_str(), run.id.as_str())) {
+                found.push((*i, run));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which signals the latest runs have accepted before.
+    async fn known(
+        tx: &mut PgConnection,
+        starts: &[&Start],
+        looks: &[Look],
+    ) -> Result<Vec<(usize, usize)>, sqlx::Error> {
+        let (mut runs, mut ids, mut of) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (start, look)) in starts.iter().zip(looks).enumerate() {
+            if let (IfOpen::SignalExisting, Some(latest)) = (start.if_open, &look.latest) {
+                for (n, signal) in start.signals.iter().enumerate() {
+                    runs.push(latest.key.0);
+                    ids.push(signal.id.as_str());
+                    of.push((i, n));
+                }
+            }
+        }
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "select k.nth
+             from unnest($1::bigint[], $2::text[]) with ordinality as k (run, id, nth)
+             where (select s.ordinal from signals s where s.run = k.run and s.id = k.id) is not null
+             order by k.nth",
+        )
+        .bind(&runs)
+        .bind(&ids)
+        .fetch_all(tx)
+        .await?;
+        Ok(rows.into_iter().filter_map(|(nth,)| Some(of[place(nth)?])).collect())
+    }
+
+    /// What `with ordinality` counts from 1.
+    fn place(nth: i64) -> Option<usize> {
+        usize::try_from(nth).ok()?.checked_sub(1)
+    }
+
+    pub(super) async fn keep(tx: &mut PgConnection, keys: &[Kept<'_>]) -> Result<(), sqlx::Error> {
+        let namespaces: Vec<&str> = keys.iter().map(|it| it.namespace).collect();
+        let names: Vec<&str> = keys.iter().map(|it| it.key).collect();
+        let runs: Vec<i64> = keys.iter().map(|it| it.run.0).collect();
+        let expire: Vec<Option<i64>> = keys.iter().map(|it| it.expires_at).collect();
+        sqlx::query(
+            "insert into idempotency (namespace, key, run, expires_at)
+             select k.namespace, k.key, k.run, k.expires_at
+             from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) as k (namespace, key, run, expires_at)
+             on conflict (namespace, key) do update
+             set run = excluded.run,
+                 expires_at = excluded.expires_at",
+        )
+        .bind(&namespaces)
+        .bind(&names)
+        .bind(&runs)
+        .bind(&expire)
+        .execute(tx)
+        .await
+        .map(drop)
     }
 }

@@ -82,17 +82,131 @@ mod sqlite {
 }
 
 #[cfg(feature = "postgres")]
-mod postgres {
+pub(super) mod postgres {
+    use std::collections::HashMap;
+
+    use sqlx::PgConnection;
+
     use super::super::open::postgres::Reads;
-    use super::{ReadRow, RunKey};
+    use super::{Append, Chunk, ReadRow, RunKey};
+
+    /// Adds values at the ends of their streams. Two processes that append to one stream at the same time meet in its
+    /// index; the later one's statement fails and is sent again.
+    pub(in super::super) async fn append(tx: &mut PgConnection, appends: &[Append]) -> Result<(), sqlx::Error> {
+        let mut streams: Vec<Stream<'_>> = Vec::new();
+        let mut places: HashMap<(RunKey, &str), usize> = HashMap::new();
+        for append in appends {
+            for chunk in &append.chunks {
+                let i = *places.entry((append.run, &chunk.stream)).or_insert_with(|| {
+                    streams.push(Stream { run: append.run, name: &chunk.stream, values: Vec::new() });
+                    streams.len() - 1
+                });
+                streams[i].values.push((chunk, append.at.0));
+            }
+        }
+        if appends.iter().any(|it| it.doubtful) {
+            let mut missing = Vec::with_capacity(streams.len());
+            for stream in streams {
+                if !ends_with(tx, &stream).await? {
+                    missing.push(stream);
+                }
+            }
+            streams = missing;
+        }
+        if streams.is_empty() { Ok(()) } else { insert(tx, &streams).await }
+    }
+
+    /// The values of a batch for one stream.
+    struct Stream<'a> {
+        run: RunKey,
+        name: &'a str,
+        values: Vec<(&'a Chunk, i64)>,
+    }
+
+    /// Whether these very values are the last of their stream: then an earlier try has landed.
+    async fn ends_with(tx: &mut PgConnection, stream: &Stream<'_>) -> Result<bool, sqlx::Error> {
+        let last: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
+            "select part, at, value
+             from streams
+             where run = $1
+               and stream = $2
+             order by place desc
+             limit $3",
+        )
+        .bind(stream.run.0)
+        .bind(stream.name)
+        .bind(stream.values.len() as i64)
+        .fetch_all(tx)
+        .await?;
+        let same = |((part, at, value), (chunk, then)): (&(String, i64, Vec<u8>), &(&Chunk, i64))| {
+            *part == chunk.part && at == then && value == chunk.value.as_str().as_bytes()
+        };
+        Ok(last.len() == stream.values.len() && last.iter().zip(stream.values.iter().rev()).all(same))
+    }
+
+    async fn insert(tx: &mut PgConnection, streams: &[Stream<'_>]) -> Result<(), sqlx::Error> {
+        let (mut runs, mut names, mut nths, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ats, mut values): (Vec<i64>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+        for stream in streams {
+            for ((chunk, at), nth) in stream.values.iter().zip(1_i64..) {
+                runs.push(stream.run.0);
+                names.push(stream.name);
+                nths.push(nth);
+                parts.push(chunk.part.as_str());
+                ats.push(*at);
+                values.push(chunk.value.as_str().as_bytes());
+            }
+        }
+        sqlx::query(
+            "insert into streams (run, stream, place, part, at, value)
+             select s.run, s.stream,
+                    s.nth + coalesce((
+                      select o.place
+                      from streams o
+                      where o.run = s.run
+                        and o.stream = s.stream
+                      order by o.place desc
+                      limit 1), 0),
+                    s.part, s.at, s.value
+             from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[])
+               as s (run, stream, nth, part, at, value)",
+        )
+        .bind(&runs)
+        .bind(&names)
+        .bind(&nths)
+        .bind(&parts)
+        .bind(&ats)
+        .bind(&values)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
 
     pub(super) async fn read_stream(
-        _reads: &Reads,
-        _run: RunKey,
-        _stream: &str,
-        _after: i64,
-        _limit: i64,
+        reads: &Reads,
+        run: RunKey,
+        stream: &str,
+        after: i64,
+        limit: i64,
     ) -> Result<Vec<ReadRow>, sqlx::Error> {
-        todo!()
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select place, part, at, value
+                         from streams
+                         where run = $1
+                           and stream = $2
+                           and place > $3
+                         order by place
+                         limit $4",
+                )
+                .bind(run.0)
+                .bind(stream)
+                .bind(after)
+                .bind(limit)
+                .fetch_all(connection)
+                .await
+            })
+            .await
     }
 }

@@ -249,18 +249,138 @@ pub(super) mod sqlite {
 }
 
 #[cfg(feature = "postgres")]
-mod postgres {
-    use super::super::open::postgres::Reads;
-    use super::Store;
+pub(super) mod postgres {
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
 
-    pub(super) async fn next_wake(_reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
-        todo!()
+    use sqlx::PgPool;
+    use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+    use tokio::sync::watch;
+    use tokio::task::JoinHandle;
+
+    use super::super::open::postgres::Reads;
+    use super::super::writer::Shared;
+    use super::{Arc, Store};
+
+    /// Word is sent at most this often.
+    const GATHERED: Duration = Duration::from_millis(10);
+
+    /// How long to wait before a server that cannot be reached is tried again.
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    /// Word between the processes on one database: LISTEN and NOTIFY on connections of their own, outside the path of
+    /// writes. A channel belongs to a schema; a word names its sender, so that a process does not wake itself.
+    pub(in super::super) struct Word {
+        pool: PgPool,
+        me: Arc<str>,
+        /// How often word came, or may have come; 0 before anybody listens.
+        heard: watch::Sender<u64>,
+        seen: Mutex<u64>,
+        sends: JoinHandle<()>,
+        listens: Mutex<Option<JoinHandle<()>>>,
     }
 
-    /// A kept `PgListener`; after a lost connection it reports a change. The NOTIFY is sent by a task of its own that
-    /// waits on `shared.elsewhere` (give it to `open`), at most every 10 ms, and names this process, so that it does not wake
-    /// itself.
-    pub(super) async fn changed(_reads: &Reads, _store: &Store) {
-        todo!()
+    impl Word {
+        /// Starts to tell other processes of this one's writes.
+        pub(in super::super) fn spread(home: &PgConnectOptions, shared: &Arc<Shared>) -> Self {
+            // One sends, one listens.
+            let pool =
+                PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_lazy_with(home.clone());
+            let me: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+            let sends = tokio::spawn(send(pool.clone(), Arc::clone(&me), Arc::clone(shared)));
+            Self { pool, me, heard: watch::channel(0).0, seen: Mutex::new(0), sends, listens: Mutex::new(None) }
+        }
+
+        pub(in super::super) async fn end(&self) {
+            self.stop();
+            self.pool.close().await;
+        }
+
+        fn stop(&self) {
+            self.sends.abort();
+            if let Some(listens) = self.listens.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                listens.abort();
+            }
+        }
+
+        fn listen(&self) {
+            let mut listens = self.listens.lock().unwrap_or_else(PoisonError::into_inner);
+            if listens.is_none() {
+                *listens = Some(tokio::spawn(listen(self.pool.clone(), Arc::clone(&self.me), self.heard.clone())));
+            }
+        }
+    }
+
+    impl Drop for Word {
+        fn drop(&mut self) {
+            self.stop();
+        }
+    }
+
+    async fn send(pool: PgPool, me: Arc<str>, shared: Arc<Shared>) {
+        loop {
+            shared.elsewhere.notified().await;
+            shared.alive().await;
+            let sent = sqlx::query("select pg_notify('aldis_' || hashtextextended(current_schema(), 0), $1)")
+                .bind(&*me)
+                .execute(&pool)
+                .await;
+            if let Err(error) = sent {
+                tracing::debug!(%error, "other processes were not told of a write; their next poll finds it");
+            }
+            tokio::time::sleep(GATHERED).await;
+        }
+    }
+
+    async fn listen(pool: PgPool, me: Arc<str>, heard: watch::Sender<u64>) {
+        loop {
+            if let Err(error) = listen_once(&pool, &me, &heard).await {
+                tracing::debug!(%error, "no word from other processes until the database is reached again");
+            }
+            heard.send_modify(|n| *n += 1);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn listen_once(pool: &PgPool, me: &str, heard: &watch::Sender<u64>) -> Result<(), sqlx::Error> {
+        let channel: String =
+            sqlx::query_scalar("select 'aldis_' || hashtextextended(current_schema(), 0)").fetch_one(pool).await?;
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(&channel).await?;
+        heard.send_modify(|n| *n += 1);
+        loop {
+            match listener.try_recv().await? {
+                Some(word) if word.payload() == me => {}
+                // Without a word the connection was lost, and word may have been lost with it.
+                Some(_) | None => heard.send_modify(|n| *n += 1),
+            }
+        }
+    }
+
+    pub(super) async fn next_wake(reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_scalar(
+                    "select min(wake_at)
+                         from runs
+                         where status in ('due', 'waiting')
+                           and wake_at is not null",
+                )
+                .fetch_one(connection)
+                .await
+            })
+            .await
+    }
+
+    pub(super) async fn changed(reads: &Reads, store: &Store) {
+        let word = &reads.word;
+        if store.0.shared.open().is_ok() {
+            word.listen();
+        }
+        let seen = *word.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = word.heard.subscribe();
+        // The sender is there for as long as the store is.
+        let now = heard.wait_for(|n| *n != seen).await.map_or(seen, |n| *n);
+        *word.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }

@@ -449,73 +449,302 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
+    use std::collections::BTreeSet;
+
     use sqlx::PgConnection;
 
     use super::super::open::postgres::Reads;
+    use super::super::writer::postgres::{begin, end};
     use super::{Instant, Registration, SignalRow, WorkerKey, WorkerRow};
+    use crate::clock::Clock;
 
     /// `doubtful`: a row with the same name, build and lease may be there already; then it is this one.
     pub(super) async fn register(
-        _tx: &mut PgConnection,
-        _worker: &Registration,
-        _doubtful: bool,
+        tx: &mut PgConnection,
+        worker: &Registration,
+        doubtful: bool,
     ) -> Result<i64, sqlx::Error> {
-        todo!()
+        if doubtful {
+            let there: Option<i64> = sqlx::query_scalar(
+                "select max(key)
+                 from workers
+                 where name = $1
+                   and build = $2
+                   and lease_until = $3",
+            )
+            .bind(&worker.name)
+            .bind(&worker.build)
+            .bind(worker.lease_until.0)
+            .fetch_one(&mut *tx)
+            .await?;
+            if let Some(key) = there {
+                return Ok(key);
+            }
+        }
+        let knows = serde_json::to_string(&worker.knows).map_err(|e| sqlx::Error::Encode(e.into()))?;
+        sqlx::query_scalar(
+            "insert into workers (name, build, knows, lease_until)
+             values ($1, $2, $3, $4)
+             returning key",
+        )
+        .bind(&worker.name)
+        .bind(&worker.build)
+        .bind(knows)
+        .bind(worker.lease_until.0)
+        .fetch_one(tx)
+        .await
     }
 
     pub(super) async fn heartbeat(
-        _tx: &mut PgConnection,
-        _worker: WorkerKey,
-        _lease_until: Instant,
+        tx: &mut PgConnection,
+        worker: WorkerKey,
+        lease_until: Instant,
     ) -> Result<bool, sqlx::Error> {
-        todo!()
+        let extended = sqlx::query(
+            "update workers
+             set lease_until = $2
+             where key = $1",
+        )
+        .bind(worker.0)
+        .bind(lease_until.0)
+        .execute(tx)
+        .await?;
+        Ok(extended.rows_affected() > 0)
     }
 
-    pub(super) async fn take_over(_tx: &mut PgConnection, _now: Instant) -> Result<u64, sqlx::Error> {
-        todo!()
+    pub(super) async fn take_over(tx: &mut PgConnection, now: Instant) -> Result<u64, sqlx::Error> {
+        begin(tx).await?;
+        sqlx::query(
+            "delete from workers
+             where lease_until < $1",
+        )
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        // A worker that is late may have claimed or begun a run after its row was removed: so it is the runs whose worker
+        // is not there. A worker's row is there before its runs are. The owners are found one by one in the index,
+        // however many runs each has.
+        let freed = sqlx::query(
+            "with recursive owner (key) as (
+               select min(worker) from runs where worker is not null
+               union all
+               select (select min(r.worker) from runs r where r.worker > o.key) from owner o where o.key is not null
+             )
+             update runs
+             set status = 'due',
+                 wake_at = $1,
+                 worker = null,
+                 claim = null,
+                 fence = fence + 1,
+                 updated_at = $1
+             where worker = any (array(
+                 select o.key
+                 from owner o
+                 where o.key is not null
+                   and (select w.key from workers w where w.key = o.key) is null))",
+        )
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        end(tx).await?;
+        Ok(freed)
     }
 
     pub(super) async fn take_over_all(
-        _tx: &mut PgConnection,
-        _except: Option<WorkerKey>,
-        _now: Instant,
+        tx: &mut PgConnection,
+        except: Option<WorkerKey>,
+        now: Instant,
     ) -> Result<u64, sqlx::Error> {
-        todo!()
+        let freed = sqlx::query_scalar::<_, i64>(
+            "with gone as (
+               delete from workers
+               where key is distinct from $1
+             ),
+             freed as (
+               update runs
+               set status = 'due',
+                   wake_at = $2,
+                   worker = null,
+                   claim = null,
+                   fence = fence + 1,
+                   updated_at = $2
+               where worker is not null
+                 and worker is distinct from $1
+               returning key
+             )
+             select count(*) from freed",
+        )
+        .bind(except.map(|it| it.0))
+        .bind(now.0)
+        .fetch_one(tx)
+        .await?;
+        Ok(freed.unsigned_abs())
     }
 
-    pub(super) async fn release(_tx: &mut PgConnection, _worker: WorkerKey, _now: Instant) -> Result<u64, sqlx::Error> {
-        todo!()
+    pub(super) async fn release(tx: &mut PgConnection, worker: WorkerKey, now: Instant) -> Result<u64, sqlx::Error> {
+        let freed = sqlx::query_scalar::<_, i64>(
+            "with gone as (
+               delete from workers
+               where key = $1
+             ),
+             freed as (
+               update runs
+               set status = 'due',
+                   wake_at = $2,
+                   worker = null,
+                   claim = null,
+                   fence = fence + 1,
+                   updated_at = $2
+               where worker = $1
+               returning key
+             )
+             select count(*) from freed",
+        )
+        .bind(worker.0)
+        .bind(now.0)
+        .fetch_one(tx)
+        .await?;
+        Ok(freed.unsigned_abs())
     }
 
     /// The keys of the runs it blocked; the text is `super::unregistered`.
     pub(super) async fn block_unknown(
-        _tx: &mut PgConnection,
-        _build: &str,
-        _now: Instant,
+        tx: &mut PgConnection,
+        build: &str,
+        now: Instant,
     ) -> Result<Vec<i64>, sqlx::Error> {
-        todo!()
+        begin(tx).await?;
+        // A worker that registers meanwhile waits, and unblocks afterwards what it knows.
+        sqlx::query("lock table workers in share row exclusive mode").execute(&mut *tx).await?;
+        let known: Vec<String> = sqlx::query_scalar(
+            "select knows
+             from workers
+             where lease_until >= $1",
+        )
+        .bind(now.0)
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut registered = BTreeSet::new();
+        for knows in known {
+            let knows: Vec<String> = serde_json::from_str(&knows).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            registered.extend(knows);
+        }
+        let registered: Vec<String> = registered.into_iter().collect();
+        let unknown: Vec<(String, i64)> = sqlx::query_as(
+            "select distinct workflow, version
+             from runs
+             where status in ('due', 'waiting')
+               and wake_at <= $1
+               and workflow || ' v' || version <> all ($2)",
+        )
+        .bind(now.0)
+        .bind(&registered)
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut blocked = Vec::new();
+        for (workflow, version) in unknown {
+            let text = super::unregistered(&workflow, version, &registered);
+            let keys: Vec<i64> = sqlx::query_scalar(
+                "update runs
+                 set status = 'blocked',
+                     wake_at = null,
+                     block_code = 'unregistered',
+                     block_text = $4,
+                     block_build = $5,
+                     fence = fence + 1,
+                     updated_at = $1
+                 where status in ('due', 'waiting')
+                   and wake_at <= $1
+                   and workflow = $2
+                   and version = $3
+                 returning key",
+            )
+            .bind(now.0)
+            .bind(&workflow)
+            .bind(version)
+            .bind(text)
+            .bind(build)
+            .fetch_all(&mut *tx)
+            .await?;
+            blocked.extend(keys);
+        }
+        end(tx).await?;
+        Ok(blocked)
     }
 
     pub(super) async fn unblock(
-        _tx: &mut PgConnection,
-        _build: &str,
-        _knows: &[String],
-        _now: Instant,
+        tx: &mut PgConnection,
+        build: &str,
+        knows: &[String],
+        now: Instant,
     ) -> Result<u64, sqlx::Error> {
-        todo!()
+        let unblocked = sqlx::query(
+            "update runs
+             set status = 'due',
+                 wake_at = $3,
+                 block_code = null,
+                 block_text = null,
+                 block_build = null,
+                 fence = fence + 1,
+                 updated_at = $3
+             where status = 'blocked'
+               and workflow || ' v' || version = any ($2)
+               and block_build is distinct from $1",
+        )
+        .bind(build)
+        .bind(knows)
+        .bind(now.0)
+        .execute(tx)
+        .await?;
+        Ok(unblocked.rows_affected())
     }
 
     /// The only statement that asks the database what time it is, to compare.
-    pub(super) async fn clock_offset(_reads: &Reads) -> Result<i64, sqlx::Error> {
-        todo!()
+    pub(super) async fn clock_offset(reads: &Reads) -> Result<i64, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                let before = Clock::System.now().0;
+                let theirs: i64 = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::bigint")
+                    .fetch_one(connection)
+                    .await?;
+                // The question took as long as the answer, or so one must assume.
+                Ok(theirs - before.midpoint(Clock::System.now().0))
+            })
+            .await
     }
 
-    pub(super) async fn workers(_reads: &Reads) -> Result<Vec<WorkerRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn workers(reads: &Reads) -> Result<Vec<WorkerRow>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select key, name, build, knows, lease_until
+                         from workers
+                         order by key",
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await
     }
 
     /// In the order of run, then ordinal.
-    pub(super) async fn overheard(_reads: &Reads, _worker: WorkerKey) -> Result<Vec<SignalRow>, sqlx::Error> {
-        todo!()
+    pub(super) async fn overheard(reads: &Reads, worker: WorkerKey) -> Result<Vec<SignalRow>, sqlx::Error> {
+        reads
+            .read(async |connection| {
+                sqlx::query_as(
+                    "select s.run, s.ordinal, s.kind, s.name, s.id, s.payload, s.accepted_at
+                         from runs r
+                         join signals s on s.run = r.key
+                         where r.worker = $1
+                           and r.signals_pending > 0
+                           and s.taken = 0
+                         order by s.run, s.ordinal",
+                )
+                .bind(worker.0)
+                .fetch_all(connection)
+                .await
+            })
+            .await
     }
 }

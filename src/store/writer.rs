@@ -1016,27 +1016,39 @@ pub(super) mod sqlite {
 #[cfg(feature = "postgres")]
 pub(super) mod postgres {
     use sqlx::postgres::{PgConnectOptions, PgConnection};
+    use sqlx::{Connection as _, Executor as _};
 
     use super::{Connection, Trouble};
 
-    pub(in super::super) async fn connect(_options: &PgConnectOptions) -> Result<Connection, sqlx::Error> {
-        todo!()
+    pub(in super::super) async fn connect(options: &PgConnectOptions) -> Result<Connection, sqlx::Error> {
+        let connection = PgConnection::connect_with(options).await?;
+        Ok(Connection::Postgres(Box::new(connection)))
     }
 
-    pub(super) async fn begin(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        todo!()
+    pub(in super::super) async fn begin(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        tx.execute("begin isolation level read committed").await.map(drop)
     }
 
-    pub(super) async fn end(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        todo!()
+    pub(in super::super) async fn end(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        tx.execute("commit").await.map(drop)
     }
 
-    pub(super) async fn roll_back(_tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        todo!()
+    /// Without an open transaction the server only warns.
+    pub(in super::super) async fn roll_back(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        tx.execute("rollback").await.map(drop)
     }
 
-    /// By SQLSTATE: 40001 and 40P01 may be sent again, class 08 and 57P0x are lost connections.
-    pub(super) fn trouble(_code: &str) -> Trouble {
-        todo!()
+    /// By SQLSTATE. What another transaction or a full server is to blame for may be sent again; a server that shuts down,
+    /// an administrator who ends the connection, or a standby that takes no writes, call for another connection.
+    pub(super) fn trouble(code: &str) -> Trouble {
+        match code {
+            "40001" | "40P01" | "55P03" | "57014" | "58030" => Trouble::Again,
+            "25006" | "25P02" | "25P03" | "25P04" => Trouble::Lost,
+            _ => match code.get(..2) {
+                Some("53") => Trouble::Again,
+                Some("08" | "57") => Trouble::Lost,
+                _ => Trouble::Refused,
+            },
+        }
     }
 }
