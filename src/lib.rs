@@ -1,12 +1,34 @@
-//! Aldis, a durable runtime for AI agents that wait.
+//! Aldis, a durable runtime for AI agents that wait: every step journaled, in SQLite or Postgres, with replay.
+//!
+//! A newcomer begins at [`Aldis`] and [`workflow::Context`]. The house, from the ground up; a room imports lower floors only, and
+//! `tests/house.rs` holds it:
+//!
+//! | floor | room | what it is for |
+//! |---|---|---|
+//! | 0 | [`id`] [`clock`] [`payload`] [`retry`] | identities, time as an argument, JSON with a size, backoff arithmetic |
+//! | 1 | [`run`] [`signal`] [`failure`] [`transaction`] | the nouns: values and their states |
+//! | 2 | [`journal`] | what happened: events, their encoding, the fold from events to status, the replay cursor; pure |
+//! | 3 | [`workflow`] | the author's desk: how a workflow is declared and what its code may ask for |
+//! | 3 | [`store`] | the contract and its two databases; the only room that knows SQL |
+//! | 4 | [`engine`] | takes a due run, rebuilds its past, lets it run until it rests, seals one commit |
+//! | 4 | [`intake`] | the door in: checks what arrives and has the store accept it |
+//! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
+//! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
+//! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
+//! | 7 | `cli`, `main.rs` | the program `aldis` |
+//!
+//! A signal walks `intake/signal` → `store/accept` → `engine/claims` → `store/history` → `journal/replay` → the workflow through
+//! `workflow/context` → `engine/live` → `store/commit`: down to the store once, up to the author once, down once.
 #![warn(missing_docs)]
 
+extern crate self as aldis;
+
 pub mod clock;
-pub mod failure;
 pub mod id;
 pub mod payload;
 pub mod retry;
 
+pub mod failure;
 pub mod run;
 pub mod signal;
 pub mod transaction;
@@ -15,3 +37,15 @@ pub mod journal;
 
 pub mod store;
 pub mod workflow;
+
+pub mod engine;
+pub mod intake;
+
+pub mod runtime;
+
+#[path = "../workflows/mod.rs"]
+pub mod workflows;
+
+pub use failure::{Failure, Fault, Outcome};
+pub use runtime::{Aldis, Client, Ended, Error, RunHandle, Runtime, Settled};
+pub use workflow::{Context, Published, Signal, Step, StepContext, StepError, Stream, Update, Workflow};

@@ -1,12 +1,12 @@
 //! Whether the engine is doing anything: for tests that must know when it rests, and for a graceful stop.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::clock::Instant;
+use crate::clock::{Clock, Instant};
 use crate::store::Store;
 
 /// Counts what is under way.
@@ -82,14 +82,16 @@ impl Activity {
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner).keys().next().copied()
     }
 
-    /// Waits until nothing is under way and every hint of the store has been heard.
-    pub(super) async fn quiet(&self, store: &Store) {
+    /// Waits until nothing is under way, every hint of the store has been heard, and no alarm and no look is due.
+    pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: &AtomicI64) {
         loop {
             let changed = self.changed.notified();
-            if self.busy.load(Ordering::SeqCst) == 0 && store.hints_waiting() == 0 {
+            let is_due = |at: Instant| at <= clock.now();
+            let due = self.next_alarm().is_some_and(is_due) || is_due(Instant(looks_at.load(Ordering::SeqCst)));
+            if self.busy.load(Ordering::SeqCst) == 0 && !due && store.hints_waiting() == 0 {
                 return;
             }
-            // A hint that is under way is picked up by a task of this runtime.
+            // A hint or an alarm that is under way is picked up by a task of this runtime.
             tokio::select! {
                 () = changed => {}
                 () = tokio::task::yield_now() => {}

@@ -1,6 +1,6 @@
 //! A run in memory: its code, its desk, and the batch that its next commit takes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +16,12 @@ use crate::journal::{
 use crate::payload::Payload;
 use crate::run::{BlockReason, Closed};
 use crate::signal::{CancelRequest, Pending};
-use crate::store::{Chunk, Commit, Leaves, Lines, NewRun, Preconditions};
+use crate::store::{Chunk, Commit, History, Leaves, Lines, NewRun, Preconditions};
 use crate::workflow::{Answer, Context, Desk, Effects};
 use crate::workflow::{Registered, Work};
+
+/// Tells the engine that somebody else woke the run.
+pub(super) type Tell = Box<dyn Fn() + Send + Sync>;
 
 type Code = futures::future::BoxFuture<'static, Result<Payload, Failure>>;
 
@@ -33,14 +36,19 @@ pub(super) struct Live {
     pub(super) seen: i64,
     /// Whether the row says Running under this worker.
     pub(super) owned: bool,
+    workflow: (&'static str, u32),
     seed: uuid::Uuid,
     at: Instant,
     code: Option<Code>,
     desk: Arc<Desk>,
     watch: Arc<Watch>,
     steps: HashMap<OpId, OpenStep>,
-    retries: BTreeMap<(Instant, OpId), ()>,
+    retries: BTreeSet<(Instant, OpId)>,
+    /// Steps whose bodies are to begin once the commit that asks for them is durable.
+    ready: Vec<OpId>,
     deadline: Option<Instant>,
+    /// Whether the code has been shown its first line.
+    begun: bool,
     closed: Option<Closed>,
 }
 
@@ -78,13 +86,17 @@ impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
 }
 
 /// The engine's waker for one run. A wake that the engine did not cause is somebody else's.
 pub(super) struct Watch {
     delivering: AtomicBool,
     foreign: AtomicBool,
-    tell: Box<dyn Fn() + Send + Sync>,
+    tell: Tell,
 }
 
 impl Wake for Watch {
@@ -115,16 +127,15 @@ impl Live {
         input: &Payload,
         deadline: Option<Instant>,
         seed: uuid::Uuid,
-        tell: Box<dyn Fn() + Send + Sync>,
-    ) -> Result<Self, BlockReason> {
+        tell: Tell,
+    ) -> (Self, Result<(), BlockReason>) {
         let mut live = Self::empty(new.key, new.id.clone(), Fence::FIRST, seed, tell);
         live.deadline = deadline;
-        live.owned = true;
-        live.code = Some(live.start_code(workflow, input)?);
-        Ok(live)
+        let started = live.start_code(workflow, input).map(|code| live.code = Some(code));
+        (live, started)
     }
 
-    fn empty(key: RunKey, id: RunId, fence: Fence, seed: uuid::Uuid, tell: Box<dyn Fn() + Send + Sync>) -> Self {
+    fn empty(key: RunKey, id: RunId, fence: Fence, seed: uuid::Uuid, tell: Tell) -> Self {
         let desk = Desk::new(id.clone(), seed);
         let watch = Arc::new(Watch { delivering: false.into(), foreign: false.into(), tell });
         Self {
@@ -134,19 +145,23 @@ impl Live {
             head: Seq::NONE,
             seen: 0,
             owned: false,
+            workflow: ("", 0),
             seed,
             at: Instant(0),
             code: None,
             desk,
             watch,
             steps: HashMap::new(),
-            retries: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            ready: Vec::new(),
             deadline: None,
+            begun: false,
             closed: None,
         }
     }
 
-    fn start_code(&self, workflow: &Registered, input: &Payload) -> Result<Code, BlockReason> {
+    fn start_code(&mut self, workflow: &Registered, input: &Payload) -> Result<Code, BlockReason> {
+        self.workflow = (workflow.definition.name, workflow.definition.version);
         let cx = Context::new(Arc::clone(&self.desk));
         catch_unwind(AssertUnwindSafe(|| (workflow.definition.begin)(cx, input)))
             .map_err(|panic| panicked(&panic))?
@@ -158,7 +173,20 @@ impl Live {
             })
     }
 
-    /// The line that begins a run here.
+    /// The line that begins a run which was accepted to be started later; its input stands in the journal already.
+    pub(super) fn queued_start(&self, build: String) -> RunStarted {
+        RunStarted {
+            run: self.id.clone(),
+            workflow: self.workflow.0.to_owned(),
+            version: self.workflow.1,
+            build,
+            seed: self.seed,
+            input: None,
+            deadline: self.deadline,
+        }
+    }
+
+    /// The line that begins a run here, and the row to insert if it has none yet.
     pub(super) fn deliver_start(
         &mut self,
         batch: &mut Batch,
@@ -176,15 +204,15 @@ impl Live {
     /// The returned batch holds what the code asks for that is not recorded yet: the run had not been polled since
     /// its last line.
     pub(super) fn revive(
-        history: &crate::store::History,
+        history: History,
         workflow: &Registered,
         build: &str,
         values: bool,
-        tell: Box<dyn Fn() + Send + Sync>,
+        tell: Tell,
     ) -> Result<(Self, Batch), BlockReason> {
-        let run = &history.run;
-        let standing = Standing::of(&history.journal).map_err(|e| BlockReason::Corrupt(format!("run {}: {e}", run.id)))?;
-        let opening = Opening::of(&history.journal)
+        let History { run, journal, mut pending } = history;
+        let standing = Standing::of(&journal).map_err(|e| BlockReason::Corrupt(format!("run {}: {e}", run.id)))?;
+        let opening = Opening::of(&journal)
             .ok_or_else(|| BlockReason::Corrupt(format!("run {}: its journal has no beginning", run.id)))?;
         let mut live = Self::empty(run.key, run.id.clone(), run.fence, opening.seed, tell);
         live.head = run.head;
@@ -194,24 +222,23 @@ impl Live {
         live.code = Some(live.start_code(workflow, &opening.input)?);
         let mut batch = Batch::default();
         let mut matched = VecDeque::new();
-        let mut segments = Segments::of(history.journal.clone()).peekable();
+        let mut segments = Segments::of(journal).peekable();
         while let Some(segment) = segments.next() {
             // A last line with nothing after it had not been shown to the code yet, or the code asked for nothing.
             let frontier = segments.peek().is_none() && segment.asked.is_empty();
             if frontier {
                 live.desk.go_live();
-                live.desk.arrive(history.pending.iter().cloned());
+                live.desk.arrive(std::mem::take(&mut pending));
             } else {
                 live.desk.rehearse(looked_up(&segment.asked));
             }
             let delivered = &segment.delivered;
+            live.at = delivered.at;
             let (asked, effects) = live.show(&delivered.event, delivered.at)?;
             if frontier {
-                for event in &asked {
-                    batch.lines.push(delivered.at, event);
-                }
-                batch.effects = effects;
-                break;
+                live.take_up(&standing);
+                live.gather(&mut batch, asked, effects);
+                return Ok((live, batch));
             }
             journal::compare(&segment.asked, &asked, delivered.seq, values).map_err(|(seq, recorded, asked)| {
                 BlockReason::Mismatch(
@@ -234,17 +261,15 @@ impl Live {
                 }
             }
         }
-        if live.desk.is_rehearsing() {
-            live.desk.go_live();
-            live.desk.arrive(history.pending.iter().cloned());
-        }
-        live.at = standing.at;
+        live.desk.go_live();
+        live.desk.arrive(pending);
         live.take_up(&standing);
         Ok((live, batch))
     }
 
     /// Takes over what the journal says of open steps.
     fn take_up(&mut self, standing: &Standing) {
+        self.at = standing.at;
         for (op, open) in &standing.open {
             if let Wait::Step { attempts_failed, retry_at, checkpoint, .. } = &open.wait {
                 let step = OpenStep {
@@ -253,8 +278,9 @@ impl Live {
                     since: open.since,
                     retry_at: *retry_at,
                 };
-                if let Some(at) = retry_at {
-                    self.retries.insert((*at, op.clone()), ());
+                match retry_at {
+                    Some(at) => drop(self.retries.insert((*at, op.clone()))),
+                    None => self.ready.push(op.clone()),
                 }
                 self.steps.insert(op.clone(), step);
             }
@@ -263,11 +289,7 @@ impl Live {
 
     /// Whether the workflow has been begun; a run from the queue has not.
     pub(super) fn is_begun(&self) -> bool {
-        self.at > Instant(0) && self.steps_or_code_began()
-    }
-
-    fn steps_or_code_began(&self) -> bool {
-        self.desk.now() > Instant(0)
+        self.begun
     }
 
     pub(super) fn seed(&self) -> uuid::Uuid {
@@ -300,6 +322,11 @@ impl Live {
         said: &mut VecDeque<Said>,
         now: Instant,
     ) -> Result<(), BlockReason> {
+        if self.watch.foreign.load(Ordering::SeqCst) {
+            return Err(self.foreign_wait());
+        }
+        let due = self.retries_due(now);
+        self.ready.extend(due);
         while self.closed.is_none() {
             if let Some(word) = said.pop_front() {
                 batch.said.push(word.clone());
@@ -316,7 +343,7 @@ impl Live {
     /// The next signal or timer that something waits for, whichever came first.
     fn next_arrival(&mut self, batch: &mut Batch, now: Instant) -> Result<bool, BlockReason> {
         let timer = self.desk.next_timer().filter(|(at, _)| *at <= now);
-        let deadline = self.deadline.filter(|at| *at <= now && self.desk.cancelled().is_none());
+        let deadline = self.deadline.filter(|at| *at <= now && self.desk.cancel_requested().is_none());
         let wait = self.desk.next_wait();
         let timer_at = timer.as_ref().map(|(at, _)| *at);
         // A signal that was accepted by the time at which a timer fires came first.
@@ -342,7 +369,7 @@ impl Live {
 
     fn cancel_asked(&mut self, batch: &mut Batch, request: &Pending, now: Instant) -> Result<(), BlockReason> {
         batch.effects.taken.push(request.ordinal);
-        if self.desk.cancelled().is_some() {
+        if self.desk.cancel_requested().is_some() {
             return Ok(());
         }
         let CancelRequest { reason, by } = request
@@ -391,7 +418,7 @@ impl Live {
             Some(retry_at) => {
                 step.attempts_failed = attempts;
                 step.retry_at = Some(retry_at);
-                self.retries.insert((retry_at, op.clone()), ());
+                self.retries.insert((retry_at, op.clone()));
                 let event = StepAttemptFailed { op, attempt: attempts, cause, retry_at };
                 batch.lines.push(at, &Event::StepAttemptFailed(event));
                 self.at = at;
@@ -408,18 +435,24 @@ impl Live {
         // The line itself stays, even if the code cannot go on with it: it did happen.
         batch.lines.push(at, &event);
         let (asked, effects) = self.show(&event, at)?;
+        self.gather(batch, asked, effects);
+        Ok(())
+    }
+
+    /// Puts what the code asked for into the batch.
+    fn gather(&mut self, batch: &mut Batch, asked: Vec<Event>, effects: Effects) {
         for event in &asked {
             if let Event::StepScheduled(scheduled) = event {
-                let step = OpenStep { attempts_failed: 0, checkpoint: None, since: at, retry_at: None };
+                let step = OpenStep { attempts_failed: 0, checkpoint: None, since: self.at, retry_at: None };
                 self.steps.insert(scheduled.op.clone(), step);
+                self.ready.push(scheduled.op.clone());
             }
             if let Event::WaitWithdrawn(withdrawn) = event {
                 batch.gave_up |= self.close_step(&withdrawn.op);
             }
-            batch.lines.push(at, event);
+            batch.lines.push(self.at, event);
         }
         batch.effects.add(effects);
-        Ok(())
     }
 
     fn close_step(&mut self, op: &OpId) -> bool {
@@ -432,6 +465,7 @@ impl Live {
 
     /// Shows the code one line and polls it to rest.
     fn show(&mut self, event: &Event, at: Instant) -> Result<(Vec<Event>, Effects), BlockReason> {
+        self.begun = true;
         self.desk.begin(at);
         self.watch.delivering.store(true, Ordering::Relaxed);
         let answered = self.answer(event);
@@ -495,7 +529,7 @@ impl Live {
     }
 
     fn ending(&mut self, result: Result<Payload, Failure>) -> Event {
-        let (closed, event) = match (result, self.desk.cancelled()) {
+        let (closed, event) = match (result, self.desk.cancel_requested()) {
             (Ok(output), _) => (Closed::Completed, Event::RunCompleted(RunCompleted { output })),
             (Err(failure), Some(request)) => {
                 (Closed::Cancelled, Event::RunCancelled(RunCancelled { reason: request.reason, failure }))
@@ -529,27 +563,28 @@ impl Live {
     /// The earliest time at which there is something to do without anybody's doing.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let timer = self.desk.next_timer().map(|(at, _)| at);
-        let retry = self.retries.keys().next().map(|(at, _)| *at);
-        let deadline = self.deadline.filter(|_| self.desk.cancelled().is_none());
+        let retry = self.retries.first().map(|(at, _)| *at);
+        let deadline = self.deadline.filter(|_| self.desk.cancel_requested().is_none());
         [timer, retry, deadline].into_iter().flatten().min()
     }
 
     /// Whether a commit is needed: there are lines, or the row says more than is true.
     pub(super) fn needs_commit(&self, batch: &Batch) -> bool {
-        !batch.is_empty() || (self.owned && !matches!(self.leaves(WorkerKey(0)), Leaves::Running(_)))
+        let runs = matches!(self.leaves(WorkerKey(0)), Leaves::Running(_));
+        !batch.is_empty() || self.owned != runs
     }
 
     /// Seals a batch into a commit. The batch keeps what may have to be delivered again.
-    pub(super) fn seal(&self, batch: &mut Batch, worker: WorkerKey) -> Commit {
-        self.seal_as(batch, self.leaves(worker))
+    pub(super) fn seal(&self, batch: &mut Batch, worker: WorkerKey, now: Instant) -> Commit {
+        self.seal_as(batch, self.leaves(worker), now)
     }
 
     /// Seals what there is and blocks the run.
-    pub(super) fn seal_blocked(&self, batch: &mut Batch, reason: BlockReason, build: &str) -> Commit {
-        self.seal_as(batch, Leaves::Blocked { reason, build: build.to_owned() })
+    pub(super) fn seal_blocked(&self, batch: &mut Batch, reason: BlockReason, build: &str, now: Instant) -> Commit {
+        self.seal_as(batch, Leaves::Blocked { reason, build: build.to_owned() }, now)
     }
 
-    fn seal_as(&self, batch: &mut Batch, leaves: Leaves) -> Commit {
+    fn seal_as(&self, batch: &mut Batch, leaves: Leaves, now: Instant) -> Commit {
         let effects = std::mem::take(&mut batch.effects);
         let chunk = |(stream, value)| Chunk { stream, part: "code".into(), value };
         Commit {
@@ -565,21 +600,21 @@ impl Live {
             published: effects.published,
             replies: effects.replies,
             chunks: effects.chunks.into_iter().map(chunk).collect(),
-            at: self.at,
+            at: self.at.max(now),
         }
     }
 
-    /// The steps whose bodies are to begin: those scheduled and durable by now, and those whose time to try again has come.
-    pub(super) fn steps_to_begin(&mut self, now: Instant) -> Vec<OpId> {
-        let mut steps = self.desk.scheduled();
-        steps.extend(self.retries_due(now));
-        steps
+    /// The steps whose bodies are to begin, now that what asked for them is durable: each is named once.
+    pub(super) fn steps_to_begin(&mut self) -> Vec<OpId> {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.retain(|op| self.steps.get(op).is_some_and(|step| step.retry_at.is_none()));
+        ready
     }
 
     fn retries_due(&mut self, now: Instant) -> Vec<OpId> {
         let later = self.retries.split_off(&(Instant(now.0.saturating_add(1)), OpId::new("")));
         let due = std::mem::replace(&mut self.retries, later);
-        due.into_keys()
+        due.into_iter()
             .map(|(_, op)| {
                 if let Some(step) = self.steps.get_mut(&op) {
                     step.retry_at = None;
@@ -587,13 +622,6 @@ impl Live {
                 op
             })
             .collect()
-    }
-
-    /// The open steps that wait for no time, oldest first: after a takeover their bodies begin again.
-    pub(super) fn steps_under_way(&self) -> Vec<OpId> {
-        let mut steps: Vec<_> = self.steps.iter().filter(|(_, step)| step.retry_at.is_none()).collect();
-        steps.sort_by_key(|(op, step)| (step.since, (*op).clone()));
-        steps.into_iter().map(|(op, _)| op.clone()).collect()
     }
 
     pub(super) fn step(&self, op: &OpId) -> Option<(&OpenStep, Arc<Work>)> {

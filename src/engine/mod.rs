@@ -20,17 +20,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::attempt::{Mock, MockResult};
-pub use self::rehearse::{Rehearsed, rehearse};
+pub use self::rehearse::{Diverged, Rehearsed, rehearse};
 use crate::clock::{Clock, Instant};
 use crate::id::{RunKey, WorkerKey};
 use crate::payload::Payload;
 use crate::store::{self, Refusal, Store};
-use crate::workflow::Registry;
+use crate::workflow::{Registered, Registry};
 use activity::{Activity, Busy};
 use driver::Woken;
 
@@ -106,7 +106,6 @@ pub enum BeginError {
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    tasks: TaskTracker,
     _lease: store::EngineLease,
 }
 
@@ -119,14 +118,16 @@ struct Shared {
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
     due: Notify,
+    /// Tells those in this process who wait for an update's answer.
+    answered: Arc<Notify>,
     /// When the claim loop looks next; a commit with an earlier wake tells it.
     looks_at: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
     stop: CancellationToken,
     kill: CancellationToken,
+    tasks: TaskTracker,
     shadow_failures: std::sync::Mutex<Vec<String>>,
     shadow_count: std::sync::atomic::AtomicU32,
-    keys: Mutex<std::ops::Range<i64>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -144,6 +145,15 @@ impl Shared {
         let driver = usize::try_from(run.0).unwrap_or(0) % self.mailboxes.len();
         // A driver that is gone has given up its runs: the store has them.
         let _ = self.mailboxes[driver].send((woken, self.activity.begin()));
+    }
+
+    /// Whether the commit that was just applied is to be checked by a replay.
+    fn takes_a_shadow(&self) -> bool {
+        match self.options.shadow {
+            Shadow::Off => false,
+            Shadow::Always => true,
+            Shadow::OneIn(n) => self.shadow_count.fetch_add(1, Ordering::Relaxed).is_multiple_of(n.max(1)),
+        }
     }
 
     /// Has the claim loop look by `at`.
@@ -165,6 +175,8 @@ impl Shared {
 pub struct Begin {
     /// Its row.
     pub new: store::NewRun,
+    /// Its workflow.
+    pub(crate) workflow: Arc<Registered>,
     /// Its input, checked.
     pub input: Payload,
     /// When it is asked to cancel.
@@ -196,23 +208,28 @@ impl Engine {
             mailboxes,
             activity: Arc::default(),
             due: Notify::new(),
+            answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             shadow_failures: std::sync::Mutex::default(),
             shadow_count: 0.into(),
-            keys: Mutex::new(0..0),
         });
-        let tasks = TaskTracker::new();
-        for inbox in inboxes {
-            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(Arc::clone(&shared), inbox)));
+        let tasks = &shared.tasks;
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            tasks.spawn(shared.kill.clone().run_until_cancelled_owned(driver::drive(
+                Arc::clone(&shared),
+                number,
+                inbox,
+            )));
         }
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::listen(Arc::clone(&shared), hints)));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::look(Arc::clone(&shared))));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(claims::overhear(Arc::clone(&shared))));
         tasks.spawn(shared.kill.clone().run_until_cancelled_owned(lease::keep(Arc::clone(&shared))));
-        Ok(Self { shared, tasks, _lease: lease })
+        Ok(Self { shared, _lease: lease })
     }
 
     /// Begins a run here and now: it is owned from its first commit on. Returns once that commit is durable.
@@ -234,22 +251,16 @@ impl Engine {
         self.shared.in_flight.load(Ordering::Relaxed) < self.shared.options.in_flight_max
     }
 
-    /// A run key of this process's own block.
-    ///
-    /// # Errors
-    /// If the store cannot be reached for another block.
-    pub async fn next_key(&self) -> Result<RunKey, store::Error> {
-        let mut keys = self.shared.keys.lock().await;
-        if keys.is_empty() {
-            *keys = self.shared.store.reserve_keys(1_000).await?;
-        }
-        keys.next().map(RunKey).ok_or(store::Error::Corrupt { found: "an empty block of run keys".into() })
-    }
-
     /// This worker's number.
     #[must_use]
     pub fn worker(&self) -> WorkerKey {
         self.shared.worker()
+    }
+
+    /// Rings whenever a commit that answers updates has become durable here.
+    #[must_use]
+    pub fn answered(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.answered)
     }
 
     /// Has the store looked at now: something may have become due.
@@ -261,7 +272,8 @@ impl Engine {
     ///
     /// A body that waits for the clock counts as resting.
     pub async fn settled(&self) {
-        self.shared.activity.quiet(&self.shared.store).await;
+        let shared = &self.shared;
+        shared.activity.quiet(&shared.store, &shared.clock, &shared.looks_at).await;
     }
 
     /// When the engine itself looks next, if nothing else happens: the earliest timer that it knows of.
@@ -284,25 +296,25 @@ impl Engine {
     ///
     /// # Errors
     /// If the store could not be told; the runs are then taken over when the lease has run out.
-    pub async fn drain(self, grace: Duration) -> Result<(), store::Error> {
+    pub async fn drain(&self, grace: Duration) -> Result<(), store::Error> {
         self.shared.stop.cancel();
         tokio::select! {
             () = self.shared.activity.idle_bodies() => {}
             () = self.shared.clock.sleep(grace) => {}
         }
         self.shared.kill.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
         let released = self.shared.store.release(self.shared.worker(), self.shared.clock.now()).await?;
         tracing::info!(worker = %self.shared.worker(), released, "engine stopped");
         Ok(())
     }
 
     /// Stops as a crash would: nothing is written, nothing is given back.
-    pub async fn kill(self) {
+    pub async fn kill(&self) {
         self.shared.kill.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 }
 

@@ -17,4 +17,5 @@ pub use event::{
 };
 pub use fold::{IllegalEvent, OpenOp, Standing, Wait};
 pub use replay::{Mismatch, Segment, Segments};
+pub(crate) use replay::{compare, describe};
 pub use text::print;

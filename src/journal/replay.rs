@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::event::{Event, Recorded, Role};
-use crate::clock::Instant;
 use crate::id::{OpId, RunId, Seq};
 
 /// One delivered line, and what the code asked for when it was polled with it.
@@ -159,9 +158,4 @@ fn same_kind(now: &Event, then: &Event) -> bool {
             (Event::UpdateAnswered(now), Event::UpdateAnswered(then)) => now.id == then.id,
             _ => now.name() == then.name(),
         }
-}
-
-/// The time at which the line after `after` is recorded: a journal's instants never go back.
-pub(crate) fn not_before(now: Instant, after: Instant) -> Instant {
-    now.max(after)
 }

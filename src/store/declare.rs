@@ -147,13 +147,13 @@ mod postgres {
     pub(super) async fn declared(reads: &Reads) -> Result<Vec<DeclaredRow>, sqlx::Error> {
         // The order of bytes, whatever language the database speaks.
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select workflow, version, input, output, signals
                          from declared
                          order by workflow collate \"C\", version",
                 )
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await

@@ -210,8 +210,9 @@ mod postgres {
     /// fraction of a row each.
     pub(super) async fn snapshot(reads: &Reads, runs: &[RunKey]) -> Result<Snapshot, sqlx::Error> {
         let keys: Vec<i64> = runs.iter().map(|run| run.0).collect();
+        let keys = &keys;
         let rows = reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query(
                     "select r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence,
                                 r.head, r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at,
@@ -245,8 +246,8 @@ mod postgres {
                          ) s
                          where r.key = any ($1)",
                 )
-                .bind(&keys)
-                .fetch_all(connection)
+                .bind(keys)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await?;

@@ -458,8 +458,9 @@ pub(super) mod postgres {
     use std::str::FromStr;
 
     use sqlx::migrate::{MigrateError, Migrator};
+    use sqlx::pool::PoolConnection;
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-    use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+    use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres};
 
     use super::super::wake::postgres::Word;
     use super::super::writer::{self, Home, Lane};
@@ -475,17 +476,17 @@ pub(super) mod postgres {
 
     impl Reads {
         /// Reads on a connection of the pool; on another one if the server has ended it while it was idle.
-        pub(in super::super) async fn read<T>(
+        pub(in super::super) async fn read<T, F: Future<Output = Result<T, sqlx::Error>>>(
             &self,
-            mut read: impl AsyncFnMut(&mut PgConnection) -> Result<T, sqlx::Error>,
+            read: impl Fn(PoolConnection<Postgres>) -> F,
         ) -> Result<T, sqlx::Error> {
             for _ in 0..self.pool.options().get_max_connections() {
-                match read(&mut *self.pool.acquire().await?).await {
+                match read(self.pool.acquire().await?).await {
                     Err(error) if writer::is_lost(&error) => {}
                     result => return result,
                 }
             }
-            read(&mut *self.pool.acquire().await?).await
+            read(self.pool.acquire().await?).await
         }
     }
 
@@ -566,7 +567,7 @@ pub(super) mod postgres {
 
     /// The last applied migration; 0 if none.
     pub(super) async fn applied(reads: &Reads) -> Result<i64, sqlx::Error> {
-        reads.read(async |connection| last_applied(connection).await).await
+        reads.read(|mut connection| async move { last_applied(&mut connection).await }).await
     }
 
     async fn last_applied(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {

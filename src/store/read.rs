@@ -317,7 +317,7 @@ mod postgres {
 
     pub(super) async fn find(reads: &Reads, namespace: &Namespace, id: &RunId) -> Result<Option<Run>, sqlx::Error> {
         let row: Option<RunRow> = reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
@@ -329,7 +329,7 @@ mod postgres {
                 )
                 .bind(namespace.as_str())
                 .bind(id.as_str())
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await
             })
             .await?;
@@ -338,7 +338,7 @@ mod postgres {
 
     pub(super) async fn get(reads: &Reads, run: RunKey) -> Result<Option<Run>, sqlx::Error> {
         let row: Option<RunRow> = reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
@@ -347,7 +347,7 @@ mod postgres {
                          where key = $1",
                 )
                 .bind(run.0)
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await
             })
             .await?;
@@ -356,7 +356,7 @@ mod postgres {
 
     pub(super) async fn list(reads: &Reads, filter: &Filter, limit: i64) -> Result<Vec<Run>, sqlx::Error> {
         let rows: Vec<RunRow> = reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
@@ -374,7 +374,7 @@ mod postgres {
                 .bind(&filter.statuses)
                 .bind(filter.before.map(|run| run.0))
                 .bind(limit)
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await?;
@@ -387,7 +387,7 @@ mod postgres {
     ) -> Result<Vec<(String, String, i64)>, sqlx::Error> {
         // The order of bytes, whatever language the database speaks.
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select workflow, status, count(*)
                          from runs
@@ -396,7 +396,7 @@ mod postgres {
                          order by workflow collate \"C\", status collate \"C\"",
                 )
                 .bind(namespace.map(Namespace::as_str))
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await
@@ -404,7 +404,7 @@ mod postgres {
 
     pub(super) async fn published(reads: &Reads, run: RunKey, name: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_scalar(
                     "select value
                          from published
@@ -413,7 +413,7 @@ mod postgres {
                 )
                 .bind(run.0)
                 .bind(name)
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await
             })
             .await
@@ -421,7 +421,7 @@ mod postgres {
 
     pub(super) async fn reply(reads: &Reads, run: RunKey, id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_scalar(
                     "select value
                          from replies
@@ -430,7 +430,7 @@ mod postgres {
                 )
                 .bind(run.0)
                 .bind(id)
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await
             })
             .await
@@ -439,7 +439,7 @@ mod postgres {
     /// The line at `head` of a run whose `closed_at` is set.
     pub(super) async fn last_line(reads: &Reads, run: RunKey) -> Result<Option<LineRow>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select j.seq, j.kind, j.version, j.at, j.payload
                          from runs r
@@ -448,7 +448,7 @@ mod postgres {
                            and r.closed_at is not null",
                 )
                 .bind(run.0)
-                .fetch_optional(connection)
+                .fetch_optional(&mut *connection)
                 .await
             })
             .await

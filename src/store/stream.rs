@@ -190,7 +190,7 @@ pub(super) mod postgres {
         limit: i64,
     ) -> Result<Vec<ReadRow>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select place, part, at, value
                          from streams
@@ -204,7 +204,7 @@ pub(super) mod postgres {
                 .bind(stream)
                 .bind(after)
                 .bind(limit)
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await

@@ -359,14 +359,14 @@ pub(super) mod postgres {
 
     pub(super) async fn next_wake(reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_scalar(
                     "select min(wake_at)
                          from runs
                          where status in ('due', 'waiting')
                            and wake_at is not null",
                 )
-                .fetch_one(connection)
+                .fetch_one(&mut *connection)
                 .await
             })
             .await

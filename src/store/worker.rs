@@ -703,10 +703,10 @@ mod postgres {
     /// The only statement that asks the database what time it is, to compare.
     pub(super) async fn clock_offset(reads: &Reads) -> Result<i64, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 let before = Clock::System.now().0;
                 let theirs: i64 = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::bigint")
-                    .fetch_one(connection)
+                    .fetch_one(&mut *connection)
                     .await?;
                 // The question took as long as the answer, or so one must assume.
                 Ok(theirs - before.midpoint(Clock::System.now().0))
@@ -716,13 +716,13 @@ mod postgres {
 
     pub(super) async fn workers(reads: &Reads) -> Result<Vec<WorkerRow>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select key, name, build, knows, lease_until
                          from workers
                          order by key",
                 )
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await
@@ -731,7 +731,7 @@ mod postgres {
     /// In the order of run, then ordinal.
     pub(super) async fn overheard(reads: &Reads, worker: WorkerKey) -> Result<Vec<SignalRow>, sqlx::Error> {
         reads
-            .read(async |connection| {
+            .read(|mut connection| async move {
                 sqlx::query_as(
                     "select s.run, s.ordinal, s.kind, s.name, s.id, s.payload, s.accepted_at
                          from runs r
@@ -742,7 +742,7 @@ mod postgres {
                          order by s.run, s.ordinal",
                 )
                 .bind(worker.0)
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await

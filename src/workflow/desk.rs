@@ -63,6 +63,17 @@ pub(crate) struct Effects {
     pub drained: bool,
 }
 
+impl Effects {
+    /// Adds what a later line caused.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.published.extend(later.published);
+        self.replies.extend(later.replies);
+        self.chunks.extend(later.chunks);
+        self.taken.extend(later.taken);
+        self.drained |= later.drained;
+    }
+}
+
 struct State {
     run: RunId,
     seed: uuid::Uuid,
@@ -74,7 +85,6 @@ struct State {
     parked: usize,
     asked: Vec<Event>,
     effects: Effects,
-    scheduled: Vec<OpId>,
     pending: VecDeque<Pending>,
     /// While a recorded segment is replayed: what the code looked up in it without waiting.
     looked_up: HashMap<OpId, Vec<Taken>>,
@@ -101,7 +111,6 @@ impl Desk {
             parked: 0,
             asked: Vec::new(),
             effects: Effects::default(),
-            scheduled: Vec::new(),
             pending: VecDeque::new(),
             looked_up: HashMap::new(),
             replaying: false,
@@ -142,7 +151,6 @@ impl Desk {
         }
         let (name, input) = (work.name.to_owned(), work.input.clone());
         state.asked.push(Event::StepScheduled(crate::journal::StepScheduled { op: op.clone(), name, input }));
-        state.scheduled.push(op.clone());
         state.open(op.clone(), shielded, Kind::Step(Arc::new(work)));
         Ok(op)
     }
@@ -307,20 +315,12 @@ impl Desk {
         let mut state = self.state();
         state.replaying = false;
         state.looked_up.clear();
-        state.scheduled.clear();
     }
 
     /// What the code asked for since the last call.
     pub(crate) fn asked(&self) -> (Vec<Event>, Effects) {
         let mut state = self.state();
         (std::mem::take(&mut state.asked), std::mem::take(&mut state.effects))
-    }
-
-    /// The steps scheduled since the last call that are still open.
-    pub(crate) fn scheduled(&self) -> Vec<OpId> {
-        let mut state = self.state();
-        let scheduled = std::mem::take(&mut state.scheduled);
-        scheduled.into_iter().filter(|op| state.slots.contains_key(op)).collect()
     }
 
     /// Why the code cannot go on, if it cannot.

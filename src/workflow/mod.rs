@@ -16,11 +16,12 @@ mod registry;
 mod step;
 
 pub use combine::{Durable, ForEach, Join, JoinAll, Race, Raced, Scope};
-pub use context::{Context, Request};
+pub use context::{Context, Request, UpdateOp};
 pub use declared::{Published, Signal, Stream, Update};
 pub use definition::{Definition, Workflow};
 pub(crate) use desk::{Answer, Desk, Effects, Work};
 pub use op::{Cancelled, Op};
+pub(crate) use registry::{Checks, Registered};
 pub use registry::{InvalidPayload, Registry, RegistryError, UnknownWorkflow};
 pub(crate) use step::Body;
 pub use step::{CheckpointError, Recorder, Step, StepContext, StepError, StepPolicy};

@@ -17,8 +17,15 @@ pub struct Registry(Arc<BTreeMap<(&'static str, u32), Arc<Registered>>>);
 #[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) definition: Definition,
+    checks: Checks,
+}
+
+/// The JSON Schemas of a workflow, prepared: of its input, and of the signals and updates that it declares.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    workflow: String,
     input: Validator,
-    signals: BTreeMap<&'static str, Validator>,
+    signals: BTreeMap<String, Validator>,
 }
 
 /// A set of workflows that cannot be registered together.
@@ -73,18 +80,10 @@ impl Registry {
         let mut registered = BTreeMap::new();
         for definition in workflows.into_iter().map(Into::into) {
             let (name, version) = (definition.name, definition.version);
-            let compile = |what: &str, schema: &Value| {
-                compile(schema).map_err(|problem| RegistryError::Schema { name, what: what.to_owned(), problem })
-            };
-            let input = compile("the input", &definition.input)?;
-            let signals = definition
-                .signals
-                .iter()
-                .map(|accepts| {
-                    Ok((accepts.name, compile(&format!("{} {:?}", accepts.kind, accepts.name), &accepts.schema)?))
-                })
-                .collect::<Result<_, _>>()?;
-            let entry = Arc::new(Registered { definition, input, signals });
+            let signals = definition.signals.iter().map(|accepts| (accepts.name, &accepts.schema));
+            let checks = Checks::compile(name, &definition.input, signals)
+                .map_err(|(what, problem)| RegistryError::Schema { name, what, problem })?;
+            let entry = Arc::new(Registered { definition, checks });
             if registered.insert((name, version), entry).is_some() {
                 return Err(RegistryError::Twice { name, version });
             }
@@ -126,28 +125,60 @@ impl Registry {
 }
 
 impl Registered {
-    /// Checks an input against its schema.
-    pub(crate) fn check_input(&self, input: &Payload) -> Result<(), InvalidPayload> {
-        check(&self.input, input, || format!("the input of workflow {:?}", self.definition.name))
+    /// Its checks.
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.checks
     }
 
-    /// Checks a signal or update against its schema and validator; one that was not declared is let through.
-    pub(crate) fn check_signal(&self, name: &str, payload: &Payload) -> Result<(), InvalidPayload> {
-        let what = || format!("signal {name:?} of workflow {:?}", self.definition.name);
-        if let Some(schema) = self.signals.get(name) {
-            check(schema, payload, what)?;
-        }
+    /// Asks the validator of an update, if it has one.
+    pub(crate) fn validate(&self, name: &str, payload: &Payload) -> Result<(), InvalidPayload> {
         let validator =
             self.definition.signals.iter().find(|accepts| accepts.name == name).and_then(|a| a.check.as_ref());
         match validator.map(|validator| validator(payload)) {
-            Some(Err(problem)) => Err(InvalidPayload { what: what(), problems: vec![problem] }),
+            Some(Err(problem)) => Err(InvalidPayload { what: self.checks.signal(name), problems: vec![problem] }),
             _ => Ok(()),
         }
     }
 }
 
+impl Checks {
+    /// Prepares schemas.
+    ///
+    /// # Errors
+    /// What it is that does not work, and why.
+    pub(crate) fn compile<'a>(
+        workflow: &str,
+        input: &Value,
+        signals: impl IntoIterator<Item = (&'a str, &'a Value)>,
+    ) -> Result<Self, (String, String)> {
+        let signals = signals
+            .into_iter()
+            .map(|(name, schema)| Ok((name.to_owned(), compile(schema).map_err(|e| (format!("signal {name:?}"), e))?)))
+            .collect::<Result<_, (String, String)>>()?;
+        let input = compile(input).map_err(|e| ("the input".to_owned(), e))?;
+        Ok(Self { workflow: workflow.to_owned(), input, signals })
+    }
+
+    /// Checks an input against its schema.
+    pub(crate) fn check_input(&self, input: &Payload) -> Result<(), InvalidPayload> {
+        check(&self.input, input, || format!("the input of workflow {:?}", self.workflow))
+    }
+
+    /// Checks a signal or update against its schema; one that was not declared is let through.
+    pub(crate) fn check_signal(&self, name: &str, payload: &Payload) -> Result<(), InvalidPayload> {
+        match self.signals.get(name) {
+            Some(schema) => check(schema, payload, || self.signal(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn signal(&self, name: &str) -> String {
+        format!("signal {name:?} of workflow {:?}", self.workflow)
+    }
+}
+
 /// Prepares a JSON Schema: no references to outside, patterns in linear time.
-pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
+fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::options()
         .offline()
         .should_validate_formats(true)
@@ -157,7 +188,7 @@ pub(crate) fn compile(schema: &Value) -> Result<Validator, String> {
 }
 
 /// Checks a value and names each problem with its place.
-pub(crate) fn check(schema: &Validator, payload: &Payload, what: impl Fn() -> String) -> Result<(), InvalidPayload> {
+fn check(schema: &Validator, payload: &Payload, what: impl Fn() -> String) -> Result<(), InvalidPayload> {
     let value: Value = payload.read().map_err(|e| InvalidPayload { what: what(), problems: vec![e.to_string()] })?;
     if schema.is_valid(&value) {
         return Ok(());

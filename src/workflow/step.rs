@@ -188,6 +188,12 @@ pub trait Recorder: Send + Sync {
 
     /// Appends to one of the run's streams; returns once it is durable.
     fn append(&self, stream: &'static str, value: Payload) -> BoxFuture<'static, Result<(), Failure>>;
+
+    /// Waits on the engine's clock.
+    fn sleep(&self, span: Duration) -> BoxFuture<'static, ()>;
+
+    /// Waits until the attempt is to stop.
+    fn until_cancelled(&self) -> BoxFuture<'static, ()>;
 }
 
 /// What a body knows about itself. Cheap to clone.
@@ -235,6 +241,16 @@ impl StepContext {
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
+    }
+
+    /// Waits until the attempt is to stop. A body that only waits counts as resting where time is virtual.
+    pub async fn until_cancelled(&self) {
+        self.recorder.until_cancelled().await;
+    }
+
+    /// Waits on the engine's clock, which tests move by hand. Not durable: an attempt that begins again waits again.
+    pub async fn sleep(&self, span: Duration) {
+        self.recorder.sleep(span).await;
     }
 
     /// Says that the body is alive, which resets the idle timeout.
@@ -289,6 +305,13 @@ pub(crate) enum Body {
     Transactional(
         Arc<dyn for<'a> Fn(StepContext, &'a mut Tx) -> BoxFuture<'a, Result<Payload, AttemptFailure>> + Send + Sync>,
     ),
+}
+
+impl Body {
+    /// Whether it runs inside the store's own transaction.
+    pub(crate) fn is_transactional(&self) -> bool {
+        matches!(self, Self::Transactional(_))
+    }
 }
 
 /// Erases what a body returned.

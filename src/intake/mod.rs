@@ -1,0 +1,54 @@
+//! The door in: checks what arrives and has the store accept it, durably, before the sender is told yes.
+//!
+//! Knows the schemas of every workflow: those of this program's registry, and those that other programs have declared in
+//! the store, so that a process without the code can check as well. Never advances a run and never calls the engine: the
+//! two meet at the store.
+
+mod catalogue;
+mod signal;
+mod start;
+
+use std::sync::Arc;
+
+pub use catalogue::CatalogueError;
+pub(crate) use signal::To;
+pub use signal::{InvalidName, Send, SignalError};
+pub use start::{Asked, StartError};
+
+use crate::clock::Clock;
+use crate::payload::PAYLOAD_BYTES_MAX;
+use crate::store::Store;
+use crate::workflow::Registry;
+use catalogue::Catalogue;
+
+/// What is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes that an input, a signal or an update may have.
+    pub payload_bytes_max: usize,
+    /// The most signals that may be pending at one run; more are refused until some were taken.
+    pub pending_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { payload_bytes_max: PAYLOAD_BYTES_MAX, pending_max: 10_000 }
+    }
+}
+
+/// The door. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Door {
+    store: Store,
+    clock: Clock,
+    limits: Limits,
+    catalogue: Arc<Catalogue>,
+}
+
+impl Door {
+    /// A door to a store, which knows these workflows itself.
+    #[must_use]
+    pub fn new(store: Store, registry: Registry, clock: Clock, limits: Limits) -> Self {
+        Self { store, clock, limits, catalogue: Arc::new(Catalogue::new(registry)) }
+    }
+}

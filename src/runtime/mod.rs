@@ -1,0 +1,240 @@
+//! Assembly and life: what a program opens, starts and stops. Owns every task; the only room that knows all others.
+//!
+//! [`Aldis`] is set up and then either started, which advances runs here, or connected, which accepts and reads only.
+//! Both give a [`Client`]. Decides nothing about runs itself.
+
+mod client;
+mod error;
+mod export;
+mod handle;
+mod show;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use client::{Client, Start};
+pub use error::Error;
+pub use export::{Export, ExportedRun};
+pub use handle::{Ended, RunHandle, Settled};
+pub use show::{Shown, WaitsFor};
+
+use crate::clock::{Clock, Instant};
+use crate::engine::{self, Engine, Mock, Shadow};
+use crate::intake::{Door, Limits};
+use crate::payload::Payload;
+use crate::store::{self, Declared, Kind, Store};
+use crate::workflow::{Definition, Registry};
+
+/// A program's Aldis, being set up: `Aldis::open("sqlite://aldis.db").workflow(refund).start().await?`.
+#[derive(Clone)]
+#[must_use = "nothing happens before it is started or connected"]
+pub struct Aldis {
+    url: String,
+    workflows: Vec<Definition>,
+    store: store::Options,
+    engine: engine::Options,
+    limits: Limits,
+    clock: Clock,
+    standby: bool,
+}
+
+impl Aldis {
+    /// On this store: `sqlite://path` or `postgres://user@host/database`.
+    pub fn open(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            workflows: Vec::new(),
+            store: store::Options::default(),
+            engine: engine::Options::default(),
+            limits: Limits::default(),
+            clock: Clock::System,
+            standby: false,
+        }
+    }
+
+    /// Registers a workflow.
+    pub fn workflow(mut self, workflow: impl Into<Definition>) -> Self {
+        self.workflows.push(workflow.into());
+        self
+    }
+
+    /// Registers workflows.
+    pub fn workflows(mut self, workflows: impl IntoIterator<Item = impl Into<Definition>>) -> Self {
+        self.workflows.extend(workflows.into_iter().map(Into::into));
+        self
+    }
+
+    /// Names what the workflows were built from. Runs that another build could not go on with are tried again.
+    pub fn build(mut self, build: impl Into<String>) -> Self {
+        self.engine.build = build.into();
+        self
+    }
+
+    /// Names this worker for people.
+    pub fn worker(mut self, worker: impl Into<String>) -> Self {
+        self.engine.worker = worker.into();
+        self
+    }
+
+    /// Waits until the process that advances this SQLite file's runs has ended, rather than being refused.
+    pub fn standby(mut self, standby: bool) -> Self {
+        self.standby = standby;
+        self
+    }
+
+    /// What is let in.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How the store is opened.
+    pub fn store_options(mut self, change: impl FnOnce(&mut store::Options)) -> Self {
+        change(&mut self.store);
+        self
+    }
+
+    /// How runs are advanced.
+    pub fn engine_options(mut self, change: impl FnOnce(&mut engine::Options)) -> Self {
+        change(&mut self.engine);
+        self
+    }
+
+    /// Whose time it goes by.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Which commits are checked by replaying the run in a fresh instance.
+    pub fn shadow(mut self, shadow: Shadow) -> Self {
+        self.engine.shadow = shadow;
+        self
+    }
+
+    /// Bodies to run instead of the steps' own, by the step's name: for tests.
+    pub fn mocks(mut self, mocks: HashMap<String, Mock>) -> Self {
+        self.engine.mocks = Arc::new(mocks);
+        self
+    }
+
+    /// Opens the store and begins to advance runs in this process.
+    ///
+    /// # Errors
+    /// If the store cannot be opened, the workflows cannot be registered, or another process advances this SQLite
+    /// file's runs.
+    pub async fn start(self) -> Result<Runtime, Error> {
+        let registry = Registry::new(self.workflows)?;
+        let store = Store::open(&self.url, self.store).await?;
+        let lease = match store.engine_lease().await? {
+            Some(lease) => lease,
+            None if self.standby => {
+                tracing::info!(store = store.location(), "standing by: another process advances the runs");
+                store.engine_lease_when_free().await?
+            }
+            None => return Err(Error::EngineElsewhere { store: store.location().to_owned() }),
+        };
+        declare(&store, &registry, self.clock.now()).await?;
+        let engine = Engine::start(store.clone(), lease, registry.clone(), self.clock.clone(), self.engine).await?;
+        let engine = Arc::new(engine);
+        let door = Door::new(store.clone(), registry.clone(), self.clock.clone(), self.limits);
+        let client = Client::new(store, door, self.clock, Some(Arc::downgrade(&engine)));
+        Ok(Runtime { client, engine, registry })
+    }
+
+    /// Opens the store for accepting and reading only: other processes advance the runs.
+    ///
+    /// # Errors
+    /// If the store cannot be opened or the workflows cannot be registered.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let registry = Registry::new(self.workflows)?;
+        let store = Store::open(&self.url, self.store).await?;
+        let door = Door::new(store.clone(), registry, self.clock.clone(), self.limits);
+        Ok(Client::new(store, door, self.clock, None))
+    }
+}
+
+impl std::fmt::Debug for Aldis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The store's address may hold a password.
+        f.debug_struct("Aldis").field("workflows", &self.workflows).finish_non_exhaustive()
+    }
+}
+
+async fn declare(store: &Store, registry: &Registry, now: Instant) -> Result<(), Error> {
+    let declared = registry.all().map(|workflow| {
+        let definition = &workflow.definition;
+        Ok(Declared {
+            workflow: definition.name.to_owned(),
+            version: definition.version,
+            input: Payload::of(&definition.input)?,
+            output: Payload::of(&definition.output)?,
+            signals: Payload::of(&definition.signals_as_json())?,
+        })
+    });
+    let declared = declared.collect::<Result<Vec<_>, Error>>()?;
+    Ok(store.declare(&declared, now).await?)
+}
+
+/// A running Aldis: a [`Client`] whose process advances runs. Dropping it is as good as a crash: nothing is lost.
+#[derive(Debug)]
+pub struct Runtime {
+    client: Client,
+    engine: Arc<Engine>,
+    registry: Registry,
+}
+
+impl Deref for Runtime {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Runtime {
+    /// A client that may be cloned and passed on.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The engine: whether it rests, and when it looks next.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The workflows registered here.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Begins no more runs, lets bodies go on for `grace` at the most, gives the runs back to the store and closes it.
+    ///
+    /// # Errors
+    /// If the store could not be told; the runs are then taken over when the lease has run out.
+    pub async fn drain(self, grace: Duration) -> Result<(), Error> {
+        let drained = self.engine.drain(grace).await;
+        self.client.store().close().await;
+        Ok(drained?)
+    }
+
+    /// Stops as a crash would: nothing is written, nothing is given back. For tests.
+    pub async fn kill(self) {
+        self.engine.kill().await;
+    }
+}
+
+/// Which databases there are.
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        })
+    }
+}
