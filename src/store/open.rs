@@ -554,7 +554,7 @@ pub(super) mod postgres {
             return Err(OpenError::NotMigrated { location, applied, known });
         }
         // Takes a lock of the whole database, so that processes that open it together do not migrate it together.
-        match MIGRATOR.run(connection).await {
+        match MIGRATOR.run_direct(None, connection, false).await {
             Ok(()) => Ok(()),
             Err(MigrateError::VersionMissing(applied)) => Err(OpenError::TooNew { location, applied, known }),
             Err(problem) => Err(OpenError::Migration { location, problem: problem.to_string() }),

@@ -4,10 +4,7 @@ use crate::support::*;
 
 #[tokio::test]
 async fn an_unknown_scheme_is_refused_in_words() {
-    for (url, shown) in [
-        ("mysql://me:secret@host/db", "mysql://me@host/db"),
-        ("runs.db", "runs.db"),
-    ] {
+    for (url, shown) in [("mysql://me:secret@host/db", "mysql://me@host/db"), ("runs.db", "runs.db")] {
         let refused = Store::open(url, Options::default()).await.unwrap_err();
         assert_eq!(
             refused.to_string(),
