@@ -180,14 +180,14 @@ pub(super) mod postgres {
                set signals_accepted = r.signals_accepted + p.signals,
                    signals_pending = r.signals_pending + p.signals,
                    status = case when r.status = 'waiting' then 'due' else r.status end,
-                   wake_at = case when r.status = 'waiting' then p.at else r.wake_at end,
+                   wake_at = case when r.status = 'waiting' then least(r.wake_at, p.at) else r.wake_at end,
                    updated_at = p.at
                from per_run p
                where r.key = any (array(select run from per_run))
                  and r.key = p.run
                  and r.closed_at is null
                  and r.signals_pending <= p.room
-               returning r.key, r.signals_accepted - p.signals as before, r.status = 'due' and r.wake_at = p.at as due
+               returning r.key, r.signals_accepted - p.signals as before, r.status = 'due' and r.wake_at <= p.at as due
              ),
              kept as (
                insert into signals (run, ordinal, kind, name, id, payload, accepted_at)
