@@ -560,7 +560,6 @@ pub(super) mod sqlite {
             Some("new") => ArrivalFact::New {
                 run: RunKey(row.try_get(3)?),
                 ordinal: row.try_get(4)?,
-                due: row.try_get::<&str, _>(6)? == "waiting",
             },
             Some("already") => ArrivalFact::Already {
                 run: RunKey(row.try_get(3)?),
