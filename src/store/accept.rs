@@ -175,7 +175,7 @@ pub(super) mod postgres {
                set signals_accepted = r.signals_accepted + p.signals,
                    signals_pending = r.signals_pending + p.signals,
                    status = case when r.status = 'waiting' then 'due' else r.status end,
-                   wake_at = case when r.status = 'waiting' then p.at else r.wake_at end,
+                   wake_at = case when r.status = 'waiting' then least(r.wake_at, p.at) else r.wake_at end,
                    updated_at = p.at
                from per_run p
                where r.key = any (array(select run from per_run))
