@@ -32,6 +32,7 @@ mod import;
 mod json;
 mod open;
 mod read;
+mod scratch;
 mod start;
 mod stream;
 mod turn;
@@ -45,6 +46,7 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
+pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use wake::Hints;
 pub use worker::Registration;
