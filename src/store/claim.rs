@@ -66,9 +66,9 @@ mod sqlite {
             }
         }
         // The index gives due runs in the order of their time, so the look ends as soon as there are enough.
-        let claimed: Vec<RunRow> = sqlx::query_as(
+        let mut claimed: Vec<RunRow> = sqlx::query_as(
             "update runs
-             set status = 'running', worker = $1, fence = fence + 1, claim = $2, wake_at = null, updated_at = $3
+             set status = 'running', worker = $1, fence = fence + 1, claim = $2, updated_at = $3
              where key in (
                  select key
                  from runs
@@ -88,6 +88,8 @@ mod sqlite {
         .bind(limit)
         .fetch_all(tx)
         .await?;
+        // An update returns its rows in no order; `wake_at` still says when each was due.
+        claimed.sort_by_key(|row| (row.wake_at, row.key));
         claimed.into_iter().map(Run::try_from).collect()
     }
 
