@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 
 use super::error::Error;
 use super::progress::Bar;
-use super::{Desk, Exit};
+use super::{Desk, Exit, print};
 use crate::bench::{self, Config, Report, Shape};
 
 /// Measures a shape, and beside it the limit: the store's own writer with nothing around it.
@@ -66,13 +66,10 @@ pub(super) async fn run(desk: &Desk, asked: Bench) -> Result<Exit, Error> {
     let report = bench::run(shape, &config).await;
     bar.clear();
     let report = report?;
-    if desk.common.json {
-        println!(
-            "{}",
-            serde_json::to_string(&report).map_err(|e| Error::Io { what: "the figures".into(), source: e.into() })?
-        );
+    if desk.json() {
+        print::json(&report)?;
     } else {
-        print(&report);
+        print::text(&text(&report))?;
     }
     Ok(Exit::Good)
 }
@@ -83,25 +80,24 @@ pub(super) async fn resume(desk: &Desk, asked: Resume) -> Result<Exit, Error> {
         return Err(Error::Usage("bench-resume needs the store that `bench await` has made".into()));
     };
     let resumed = bench::resume(store, asked.parked, &config).await?;
-    println!(
-        "{}",
-        serde_json::to_string(&resumed).map_err(|e| Error::Io { what: "the figures".into(), source: e.into() })?
-    );
+    print::json(&resumed)?;
     Ok(Exit::Good)
 }
 
-fn print(report: &Report) {
+fn text(report: &Report) -> String {
     let Report { shape, store, unit, per_s, p50_ms, p99_ms, limit_per_s, share_of_limit, .. } = report;
-    println!("{shape} on {store}: {per_s} {unit}/s, p50 {p50_ms} ms, p99 {p99_ms} ms");
-    println!("limit: {limit_per_s} {unit}/s; share of the limit: {:.0} %", share_of_limit * 100.0);
-    println!(
-        "a round: {} logical commits in {} transactions; {} in flight, {} rounds",
-        report.logical_commits, report.physical_commits, report.in_flight, report.rounds
-    );
+    let mut lines = vec![
+        format!("{shape} on {store}: {per_s} {unit}/s, p50 {p50_ms} ms, p99 {p99_ms} ms"),
+        format!("limit: {limit_per_s} {unit}/s; share of the limit: {:.0} %", share_of_limit * 100.0),
+        format!(
+            "a round: {} logical commits in {} transactions; {} in flight, {} rounds",
+            report.logical_commits, report.physical_commits, report.in_flight, report.rounds
+        ),
+    ];
     if let Some(peak) = report.peak_rss_mb {
-        println!("at most {peak} MB resident");
+        lines.push(format!("at most {peak} MB resident"));
     }
-    for (key, value) in &report.own {
-        println!("  {key}: {value}");
-    }
+    lines.extend(report.own.iter().map(|(key, value)| format!("  {key}: {value}")));
+    lines.push(String::new());
+    lines.join("\n")
 }

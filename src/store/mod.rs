@@ -33,6 +33,7 @@ mod json;
 mod open;
 mod read;
 mod scratch;
+mod settings;
 mod start;
 mod stream;
 mod turn;
