@@ -43,6 +43,11 @@ pub mod intake;
 
 pub mod runtime;
 
+pub mod bench;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
 #[path = "../workflows/mod.rs"]
 pub mod workflows;
 
