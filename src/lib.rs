@@ -43,6 +43,9 @@ pub mod intake;
 
 pub mod runtime;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 #[path = "../workflows/mod.rs"]
 pub mod workflows;
 

@@ -32,6 +32,8 @@ mod import;
 mod json;
 mod open;
 mod read;
+#[cfg(feature = "postgres")]
+mod scratch;
 mod start;
 mod stream;
 mod turn;
@@ -45,6 +47,8 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
+#[cfg(feature = "postgres")]
+pub use scratch::ScratchSchema;
 pub use start::CallerTx;
 pub use wake::Hints;
 pub use worker::Registration;
