@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -55,6 +56,9 @@ pub struct Crashed {
     pub problem: String,
 }
 
+/// How many worlds there are at the same time.
+const WORLDS_AT_A_TIME: usize = 6;
+
 /// How often a client asks again before it gives up.
 const ASKS_MAX: usize = 20;
 
@@ -91,19 +95,28 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         if !peace.broken.is_empty() {
             return Err(Error::Broken { problems: peace.broken });
         }
-        let mut struck = 0;
-        for &fault in &self.faults {
-            for write in 1..=peace.writes {
-                let crashed =
-                    |problem: String| Error::Broken { problems: vec![Crashed { fault, write, problem }.to_string()] };
+        let worlds = self.faults.iter().flat_map(|fault| (1..=peace.writes).map(move |write| (*fault, write)));
+        let played = worlds.map(|(fault, write)| {
+            let (peace, scenario, this) = (&peace, &scenario, &self);
+            async move {
                 let faults = Faults::at(write, fault);
-                let world = self.play(faults.clone(), &scenario).await.map_err(|e| crashed(e.to_string()))?;
-                struck += u64::from(faults.struck());
-                if let Some(problem) = peace.differs(&world) {
-                    return Err(crashed(problem));
+                let problem = match this.play(faults.clone(), scenario).await {
+                    Ok(world) => peace.differs(&world),
+                    Err(error) => Some(error.to_string()),
+                };
+                match problem {
+                    None => Ok(faults.struck()),
+                    Some(problem) => Err(Crashed { fault, write, problem }),
                 }
             }
+        });
+        // Several at a time: most of a world's life is waiting for its database.
+        let mut played = futures::stream::iter(played).buffered(WORLDS_AT_A_TIME);
+        let mut struck = 0;
+        while let Some(world) = played.next().await {
+            struck += u64::from(world.map_err(|crashed| Error::Broken { problems: vec![crashed.to_string()] })?);
         }
+        drop(played);
         let runs = std::mem::take(&mut peace.runs);
         Ok(Survived { value: peace.value, writes: peace.writes, struck, runs })
     }
