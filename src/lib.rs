@@ -48,6 +48,9 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 #[path = "../workflows/mod.rs"]
 pub mod workflows;
 

@@ -23,6 +23,9 @@ use crate::workflow::{Body, Recorder, StepContext, Work};
 /// A body to run instead of a step's own: it gets the step's input as JSON.
 pub type Mock = Arc<dyn Fn(StepContext, Payload) -> BoxFuture<'static, MockResult> + Send + Sync>;
 
+/// Told of an attempt whose body begins.
+pub type OnAttempt = Arc<dyn Fn(&StepContext) + Send + Sync>;
+
 /// What a mock returns: the step's output as JSON, or how the attempt failed.
 pub type MockResult = Result<Payload, AttemptFailure>;
 
@@ -88,6 +91,9 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
     let tasks = shared.tasks.clone();
     tasks.spawn(kill.run_until_cancelled_owned(async move {
         let cx = job.context(&shared, &cancel, &life);
+        if let Some(told) = &shared.options.on_attempt {
+            told(&cx);
+        }
         let (work, mock) = (Arc::clone(&job.work), shared.options.mocks.get(job.work.name).cloned());
         // Inside the future, so that a body that panics before its first await is caught as well.
         let body = AssertUnwindSafe(async move {
@@ -326,6 +332,9 @@ pub(super) mod transactional {
             let cancel = shared.kill.child_token();
             let life = Life::begin(&shared);
             let cx = job.context(&shared, &cancel, &life);
+            if let Some(told) = &shared.options.on_attempt {
+                told(&cx);
+            }
             let deadline = job.work.policy.timeout.unwrap_or(DEADLINE);
             let (run, op, work) = (job.run, job.op.clone(), Arc::clone(&job.work));
             let mock = shared.options.mocks.get(work.name).cloned();

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::attempt::{Mock, MockResult};
+pub use self::attempt::{Mock, MockResult, OnAttempt};
 pub use self::rehearse::{Diverged, Rehearsed, rehearse};
 use crate::clock::{Clock, Instant};
 use crate::id::{RunKey, WorkerKey};
@@ -57,6 +57,8 @@ pub struct Options {
     pub shadow: Shadow,
     /// Bodies to run instead of the steps' own, by the step's name.
     pub mocks: Arc<HashMap<String, Mock>>,
+    /// Told of every attempt as its body begins: for tests that count.
+    pub on_attempt: Option<OnAttempt>,
 }
 
 /// Which commits are checked by replaying the run in a fresh instance and comparing every command.
@@ -84,6 +86,7 @@ impl Default for Options {
             stop_grace: Duration::from_secs(5),
             shadow: Shadow::Off,
             mocks: Arc::default(),
+            on_attempt: None,
         }
     }
 }

@@ -223,6 +223,15 @@ impl Client {
         found.map(|run| RunHandle::of(self.clone(), &run)).ok_or_else(|| Error::UnknownRun { run: id.to_owned() })
     }
 
+    /// The run with a key, whatever has begun under its id since.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRun`] if there is none.
+    pub async fn by_key(&self, key: RunKey) -> Result<RunHandle, Error> {
+        let found = self.inner.store.get(key).await?;
+        found.map(|run| RunHandle::of(self.clone(), &run)).ok_or_else(|| Error::UnknownRun { run: key.to_string() })
+    }
+
     /// Runs, newest first, `limit` at the most; the next page begins before the last one's key.
     ///
     /// # Errors

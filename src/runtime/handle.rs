@@ -72,6 +72,12 @@ impl RunHandle {
         &self.id
     }
 
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Its key inside the store.
     #[must_use]
     pub fn key(&self) -> RunKey {
