@@ -30,7 +30,7 @@ impl Pattern {
             let asked = if n == steps {
                 Event::from(RunCompleted { output: filler()? })
             } else {
-                Event::from(StepScheduled { op: op(n + 1), name: "work".into(), input: filler()? })
+                Event::from(StepScheduled { op: op(n + 1), name: "work".into(), input: filler()?, shielded: false })
             };
             commits.push([arrived, asked]);
         }
@@ -39,7 +39,7 @@ impl Pattern {
 
     /// A run that waits for a signal, whose acceptance counts as a commit too.
     pub(super) fn signal() -> Result<Self, Error> {
-        let awaited = SignalAwaited { op: op(1), name: "go".into(), mode: WaitMode::One };
+        let awaited = SignalAwaited { op: op(1), name: "go".into(), mode: WaitMode::One, shielded: false };
         let taken = || {
             let signal = Taken { id: RunId::generate().to_string(), payload: filler()? };
             Ok::<_, Error>(SignalsTaken { op: op(1), signals: vec![signal] }.into())

@@ -283,6 +283,7 @@ impl Driver {
             deadline,
         };
         let (mut live, began) = Live::begin(&new, &workflow, &input, deadline, seed, self.tell(run));
+        live.payload_bytes_max = self.shared.options.payload_bytes_max;
         let mut batch = Batch::default();
         let delivered = live.deliver_start(&mut batch, started, Some(Box::new(new)), now);
         let mut held = Held::new(State::Resting(Box::new(live)));
@@ -412,6 +413,7 @@ impl Driver {
         }
         match self.rebuild(run, history) {
             Ok((mut live, batch)) => {
+                live.payload_bytes_max = self.shared.options.payload_bytes_max;
                 let Some(held) = self.held.get_mut(&run) else { return };
                 let known = live.hear(std::mem::take(&mut held.heard));
                 let begun = live.is_begun();
@@ -746,6 +748,10 @@ impl Driver {
         let Some(held) = self.held.get_mut(&run) else { return };
         let State::Transacting { live, sealed } = &mut held.state else { return };
         let Sealing { op, output, seal } = sealing;
+        if !live.is_open(&op) {
+            // It was given up meanwhile: dropping the sender rolls back what the body wrote.
+            return;
+        }
         held.said.push_front(Said::Done { op, result: Ok(output) });
         let commit = match live.pump(&mut held.batch, &mut held.said, now) {
             Ok(()) => live.seal(&mut held.batch, worker, now),

@@ -50,6 +50,8 @@ pub(super) struct Live {
     /// Whether the code has been shown its first line.
     begun: bool,
     closed: Option<Closed>,
+    /// The most bytes that a value of the code may have.
+    pub(super) payload_bytes_max: usize,
 }
 
 /// What is known of a step that is open.
@@ -157,6 +159,7 @@ impl Live {
             deadline: None,
             begun: false,
             closed: None,
+            payload_bytes_max: usize::MAX,
         }
     }
 
@@ -431,7 +434,25 @@ impl Live {
         // The line itself stays, even if the code cannot go on with it: it did happen.
         batch.lines.push(at, &event);
         let (asked, effects) = self.show(&event, at)?;
+        self.check_sizes(&asked, &effects)?;
         self.gather(batch, asked, effects);
+        Ok(())
+    }
+
+    /// Refuses a value over the limit. A replay does not: what is recorded stays readable if the limit is lowered.
+    fn check_sizes(&self, asked: &[Event], effects: &Effects) -> Result<(), BlockReason> {
+        let check = |value: &Payload, what: &dyn Fn() -> String| {
+            let field = || format!("the value of {} of run {}", what(), self.id);
+            value.clone().within(self.payload_bytes_max, field).map_err(|e| BlockReason::TooLarge(e.to_string()))
+        };
+        for event in asked {
+            if let Some(value) = event.given() {
+                check(value, &|| journal::describe(event))?;
+            }
+        }
+        for (stream, value) in &effects.chunks {
+            check(value, &|| format!("a write to stream {stream:?}"))?;
+        }
         Ok(())
     }
 

@@ -63,10 +63,7 @@ pub(super) fn pending(arrival: &Arrival, ordinal: i64) -> Pending {
 }
 
 /// Tells the engine here and processes elsewhere what came in.
-pub(super) fn announce<'a>(
-    shared: &Shared,
-    accepted: impl Iterator<Item = (&'a Arrival, &'a AcceptAnswer)>,
-) {
+pub(super) fn announce<'a>(shared: &Shared, accepted: impl Iterator<Item = (&'a Arrival, &'a AcceptAnswer)>) {
     let mut order = Vec::new();
     let mut signals: HashMap<RunKey, Vec<Pending>> = HashMap::new();
     let mut new = 0;
