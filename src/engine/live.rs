@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll, Wake, Waker};
 
 use crate::clock::Instant;
-use crate::failure::{AttemptFailure, Failure, Fault, Retry};
+use crate::failure::{AttemptFailure, Failure, Fault, Outcome, Retry};
 use crate::id::{Fence, OpId, RunId, RunKey, Seq, WorkerKey};
 use crate::journal::{
     self, CancelRequested, Event, Mismatch, Recorded, RunCancelled, RunCompleted, RunFailed, RunStarted, Segments,
@@ -50,6 +50,8 @@ pub(super) struct Live {
     /// Whether the code has been shown its first line.
     begun: bool,
     closed: Option<Closed>,
+    /// How the code has ended, for those who wait for it in this process.
+    pub(super) outcome: Option<Outcome>,
     /// The most bytes that a value of the code may have.
     pub(super) payload_bytes_max: usize,
 }
@@ -159,6 +161,7 @@ impl Live {
             deadline: None,
             begun: false,
             closed: None,
+            outcome: None,
             payload_bytes_max: usize::MAX,
         }
     }
@@ -546,14 +549,21 @@ impl Live {
     }
 
     fn ending(&mut self, result: Result<Payload, Failure>) -> Event {
-        let (closed, event) = match (result, self.desk.cancel_requested()) {
-            (Ok(output), _) => (Closed::Completed, Event::RunCompleted(RunCompleted { output })),
-            (Err(failure), Some(request)) => {
-                (Closed::Cancelled, Event::RunCancelled(RunCancelled { reason: request.reason, failure }))
+        let (closed, outcome, event) = match (result, self.desk.cancel_requested()) {
+            (Ok(output), _) => {
+                (Closed::Completed, Outcome::Completed(output.clone()), Event::RunCompleted(RunCompleted { output }))
             }
-            (Err(failure), None) => (Closed::Failed, Event::RunFailed(RunFailed { failure })),
+            (Err(failure), Some(CancelRequested { reason, .. })) => (
+                Closed::Cancelled,
+                Outcome::Cancelled { reason: reason.clone(), failure: failure.clone() },
+                Event::RunCancelled(RunCancelled { reason, failure }),
+            ),
+            (Err(failure), None) => {
+                (Closed::Failed, Outcome::Failed(failure.clone()), Event::RunFailed(RunFailed { failure }))
+            }
         };
         self.closed = Some(closed);
+        self.outcome = Some(outcome);
         event
     }
 

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 pub use self::attempt::{Mock, MockResult, OnAttempt};
 pub use self::rehearse::{Diverged, Rehearsed, rehearse};
 use crate::clock::{Clock, Instant};
+use crate::failure::Outcome;
 use crate::id::{RunKey, WorkerKey};
 use crate::payload::Payload;
 use crate::store::{self, Refusal, Store};
@@ -187,6 +188,8 @@ pub struct Begin {
     pub input: Payload,
     /// When it is asked to cancel.
     pub deadline: Option<Instant>,
+    /// Hears how the run ended, if that happens while this engine holds it; dropped otherwise.
+    pub ended: oneshot::Sender<Outcome>,
 }
 
 impl Engine {
