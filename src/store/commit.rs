@@ -144,13 +144,14 @@ pub(super) mod sqlite {
     }
 
     const ARRIVE: &str = "
+        with rows as materialized (select key, value from json_each($5))
         insert into temp.arriving (i, run, kind, name, id, at, pending_max, place, length)
         select key,
                coalesce(
                    value ->> 0,
                    (select r.key from runs r where r.namespace = value ->> 1 and r.id = value ->> 2 and r.latest = 1)),
                value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9
-        from json_each($5);
+        from rows;
 
         update temp.arriving as a
         set outcome = 'already', ordinal = s.ordinal, accepted_at = s.accepted_at
@@ -211,45 +212,67 @@ pub(super) mod sqlite {
           and runs.latest = 1
           and runs.closed_at is not null;
 
+        with rows as materialized (select value from json_each($4))
         insert into runs (
             key, namespace, id, workflow, version, status, wake_at, worker, fence, created_at, updated_at, closed_at,
             block_code, block_text, block_build, head)
         select value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8,
                value ->> 9, value ->> 10, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, 0
-        from json_each($4)
+        from rows
         where true
         on conflict do nothing;";
 
+    // JSON rows are materialized: every mention of one that is not is written out as text and read again.
+    //
     // `lands`: 0 refused, 1 the row stands already as it is to be left, 2 it changes, 3 it was to wait, but a signal
     // that its owner has not seen is there. In the first case no index has to be touched.
     const COMMIT: &str = "
+        with rows as materialized (select key, value from json_each($1)),
+        c as materialized (
+            select key as i,
+                   value ->> 0 as run,
+                   value ->> 1 as fence,
+                   value ->> 2 as head,
+                   value ->> 3 as lines,
+                   value ->> 4 as seen,
+                   value ->> 5 as drained,
+                   value ->> 6 as status,
+                   value ->> 7 as wake_at,
+                   value ->> 8 as worker,
+                   value ->> 9 as at,
+                   value ->> 10 as leaves_fence,
+                   value ->> 11 as code,
+                   value ->> 12 as block,
+                   value ->> 13 as build
+            from rows
+        )
         insert into temp.committing (
             i, run, head, lines, status, wake_at, worker, fence, at, code, block, build, lands)
-        select c.key, c.value ->> 0, c.value ->> 2, c.value ->> 3, c.value ->> 6, c.value ->> 7, c.value ->> 8,
-               c.value ->> 10, c.value ->> 9, c.value ->> 11, c.value ->> 12, c.value ->> 13,
+        select c.i, c.run, c.head, c.lines, c.status, c.wake_at, c.worker, c.leaves_fence, c.at, c.code, c.block, c.build,
                case
                    when r.key is null
-                     or r.fence <> c.value ->> 1
-                     or r.head <> c.value ->> 2
-                     or (c.value ->> 5 and r.signals_accepted <> c.value ->> 4)
+                     or r.fence <> c.fence
+                     or r.head <> c.head
+                     or (c.drained and r.signals_accepted <> c.seen)
                      or (r.closed_at is not null and r.head > 0)
                    then 0
-                   when c.value ->> 6 = 'waiting' and r.signals_accepted > c.value ->> 4 then 3
-                   when r.status = c.value ->> 6
-                    and r.worker is c.value ->> 8
-                    and r.wake_at is c.value ->> 7
-                    and r.fence = c.value ->> 10
+                   when c.status = 'waiting' and r.signals_accepted > c.seen then 3
+                   when r.status = c.status
+                    and r.worker is c.worker
+                    and r.wake_at is c.wake_at
+                    and r.fence = c.leaves_fence
                     and r.block_code is null
                    then 1
                    else 2
                end
-        from json_each($1) c
-        left join runs r on r.key = c.value ->> 0;
+        from c
+        left join runs r on r.key = c.run;
 
+        with l as materialized (select value from json_each($2))
         insert into journal (run, seq, kind, version, at, payload)
         select c.run, c.head + (l.value ->> 1), l.value ->> 2, l.value ->> 3, l.value ->> 4,
                substr($3, l.value ->> 5, l.value ->> 6)
-        from json_each($2) l
+        from l
         cross join temp.committing c on c.i = l.value ->> 0
         where c.lands > 0;
 
