@@ -43,6 +43,14 @@ pub mod intake;
 
 pub mod runtime;
 
+pub mod bench;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
 #[path = "../workflows/mod.rs"]
 pub mod workflows;
 

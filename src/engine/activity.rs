@@ -91,10 +91,11 @@ impl Activity {
             if self.busy.load(Ordering::SeqCst) == 0 && !due && store.hints_waiting() == 0 {
                 return;
             }
-            // A hint or an alarm that is under way is picked up by a task of this runtime.
-            tokio::select! {
-                () = changed => {}
-                () = tokio::task::yield_now() => {}
+            if self.busy.load(Ordering::SeqCst) > 0 {
+                changed.await;
+            } else {
+                // A hint or an alarm that is under way is picked up by a task of this runtime.
+                tokio::task::yield_now().await;
             }
         }
     }

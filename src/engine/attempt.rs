@@ -23,6 +23,9 @@ use crate::workflow::{Body, Recorder, StepContext, Work};
 /// A body to run instead of a step's own: it gets the step's input as JSON.
 pub type Mock = Arc<dyn Fn(StepContext, Payload) -> BoxFuture<'static, MockResult> + Send + Sync>;
 
+/// Told of an attempt whose body begins.
+pub type OnAttempt = Arc<dyn Fn(&StepContext) + Send + Sync>;
+
 /// What a mock returns: the step's output as JSON, or how the attempt failed.
 pub type MockResult = Result<Payload, AttemptFailure>;
 
@@ -52,6 +55,12 @@ pub(super) struct Job {
 impl Job {
     fn attempt(&self) -> u32 {
         self.step.attempts_failed + 1
+    }
+
+    /// Refuses an output over the limit: trying again would give the same.
+    fn fitting(&self, output: Payload, limit: usize) -> MockResult {
+        let field = || format!("the output of step {:?} of run {}", self.work.name, self.id);
+        output.within(limit, field).map_err(|e| AttemptFailure::Failed(Failure::from(e).not_retryable()))
     }
 
     /// What the body knows about itself.
@@ -88,6 +97,9 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
     let tasks = shared.tasks.clone();
     tasks.spawn(kill.run_until_cancelled_owned(async move {
         let cx = job.context(&shared, &cancel, &life);
+        if let Some(told) = &shared.options.on_attempt {
+            told(&cx);
+        }
         let (work, mock) = (Arc::clone(&job.work), shared.options.mocks.get(job.work.name).cloned());
         // Inside the future, so that a body that panics before its first await is caught as well.
         let body = AssertUnwindSafe(async move {
@@ -102,6 +114,7 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
         });
         let result = within_limits(&shared, &job, body.catch_unwind(), &cancel, &life).await;
         if let Some(result) = result {
+            let result = result.and_then(|output| job.fitting(output, shared.options.payload_bytes_max));
             shared.tell(job.run, Woken::Said { run: job.run, said: Said::Done { op: job.op, result } });
         }
         // Only now: the word has been given to the driver.
@@ -326,8 +339,12 @@ pub(super) mod transactional {
             let cancel = shared.kill.child_token();
             let life = Life::begin(&shared);
             let cx = job.context(&shared, &cancel, &life);
+            if let Some(told) = &shared.options.on_attempt {
+                told(&cx);
+            }
             let deadline = job.work.policy.timeout.unwrap_or(DEADLINE);
             let (run, op, work) = (job.run, job.op.clone(), Arc::clone(&job.work));
+            let end = job.op.clone();
             let mock = shared.options.mocks.get(work.name).cloned();
             let asks = Arc::clone(&shared);
             let transacted = shared
@@ -341,7 +358,7 @@ pub(super) mod transactional {
                         }
                     });
                     let output = match attempt.catch_unwind().await {
-                        Ok(result) => result?,
+                        Ok(result) => job.fitting(result?, asks.options.payload_bytes_max)?,
                         Err(panic) => return Err(AttemptFailure::Panicked(panic_message(&*panic))),
                     };
                     let (seal, sealed) = oneshot::channel();
@@ -362,7 +379,7 @@ pub(super) mod transactional {
                 }
                 Err(e) => Transaction::Settled(Err(e)),
             };
-            tell_end(&shared, run, job.op, transaction);
+            tell_end(&shared, run, end, transaction);
             drop(under_way);
         }));
     }

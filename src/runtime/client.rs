@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use serde::Serialize;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::handle::RunHandle;
 use super::{Error, ExportedRun};
@@ -101,14 +101,16 @@ impl Client {
             && engine.has_room()
             && let Some(workflow) = asked.begins_here()
         {
+            let (ended, end) = oneshot::channel();
             let begin = Begin {
                 new: new.clone(),
                 workflow: Arc::clone(workflow),
                 input: asked.input.clone(),
                 deadline: asked.deadline(),
+                ended,
             };
             return match engine.begin(begin).await {
-                Ok(()) => Ok((self.handle(new.key, &new), Started::New)),
+                Ok(()) => Ok((self.handle(new.key, &new).ending_here(end), Started::New)),
                 Err(error) => Err(self.not_begun(error, &new).await),
             };
         }
@@ -221,6 +223,15 @@ impl Client {
     pub async fn find_in(&self, namespace: &Namespace, id: &str) -> Result<RunHandle, Error> {
         let found = self.inner.store.find(namespace, &RunId::parse(id)?).await?;
         found.map(|run| RunHandle::of(self.clone(), &run)).ok_or_else(|| Error::UnknownRun { run: id.to_owned() })
+    }
+
+    /// The run with a key, whatever has begun under its id since.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRun`] if there is none.
+    pub async fn by_key(&self, key: RunKey) -> Result<RunHandle, Error> {
+        let found = self.inner.store.get(key).await?;
+        found.map(|run| RunHandle::of(self.clone(), &run)).ok_or_else(|| Error::UnknownRun { run: key.to_string() })
     }
 
     /// Runs, newest first, `limit` at the most; the next page begins before the last one's key.

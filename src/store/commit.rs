@@ -557,11 +557,7 @@ pub(super) mod sqlite {
     fn arrival_fact(row: &SqliteRow) -> Result<ArrivalFact, sqlx::Error> {
         let outcome: Option<&str> = row.try_get(2)?;
         Ok(match outcome {
-            Some("new") => ArrivalFact::New {
-                run: RunKey(row.try_get(3)?),
-                ordinal: row.try_get(4)?,
-                due: row.try_get::<&str, _>(6)? == "waiting",
-            },
+            Some("new") => ArrivalFact::New { run: RunKey(row.try_get(3)?), ordinal: row.try_get(4)? },
             Some("already") => ArrivalFact::Already {
                 run: RunKey(row.try_get(3)?),
                 ordinal: row.try_get(4)?,

@@ -32,6 +32,8 @@ mod import;
 mod json;
 mod open;
 mod read;
+mod scratch;
+mod settings;
 mod start;
 mod stream;
 mod turn;
@@ -45,6 +47,7 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
+pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use wake::Hints;
 pub use worker::Registration;

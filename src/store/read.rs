@@ -165,6 +165,7 @@ fn block_reason(code: &str, text: String) -> Option<BlockReason> {
         "unregistered" => BlockReason::Unregistered(text),
         "panicked" => BlockReason::Panicked(text),
         "undecodable" => BlockReason::Undecodable(text),
+        "too_large" => BlockReason::TooLarge(text),
         "foreign_wait" => BlockReason::ForeignWait(text),
         "corrupt" => BlockReason::Corrupt(text),
         _ => return None,
