@@ -59,10 +59,9 @@ mod sqlite {
     ) -> Result<Vec<Run>, sqlx::Error> {
         let mut known = Json::default();
         for known_as in knows {
-            if let Some((workflow, version)) = known_as.rsplit_once(" v") {
-                if let Ok(version) = version.parse() {
-                    known.row().text(workflow).int(version);
-                }
+            let named = known_as.rsplit_once(" v").and_then(|(name, version)| Some((name, version.parse().ok()?)));
+            if let Some((workflow, version)) = named {
+                known.row().text(workflow).int(version);
             }
         }
         // The index gives due runs in the order of their time, so the look ends as soon as there are enough.
