@@ -296,10 +296,6 @@ impl Live {
         self.seed
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.is_some()
-    }
-
     /// Signals that were accepted since. False if some in between are not known here: the run must be read again.
     pub(super) fn hear(&mut self, signals: Vec<Pending>) -> bool {
         for signal in signals {
