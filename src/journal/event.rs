@@ -127,7 +127,7 @@ events! {
         /// What `uuid()` and `rng()` derive from.
         seed: uuid::Uuid,
         /// The input; absent if `RunQueued` has it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         input: Option<Payload>,
         /// The latest time at which it is asked to cancel.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,6 +307,11 @@ events! {
         /// Who asked.
         by: String,
     }
+}
+
+/// A field that is there has a value, and that may be `null`: a workflow without input has been given one all the same.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(deserializer).map(Some)
 }
 
 /// How many signals a wait takes, and of what kind.
