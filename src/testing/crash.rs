@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -28,6 +29,7 @@ pub struct Crash<S> {
     setup: S,
     faults: Vec<Fault>,
     in_order: bool,
+    opening: bool,
 }
 
 /// What playing a scenario came to.
@@ -55,18 +57,32 @@ pub struct Crashed {
     pub problem: String,
 }
 
+/// How many worlds there are at the same time.
+const WORLDS_AT_A_TIME: usize = 6;
+
 /// How often a client asks again before it gives up.
 const ASKS_MAX: usize = 20;
 
 impl<S: Fn(&Ledger) -> Setup> Crash<S> {
     /// For each world a setup is made anew; its bodies may write to the world's ledger.
     pub fn of(setup: S) -> Self {
-        Self { setup, faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer], in_order: true }
+        Self {
+            setup,
+            faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer],
+            in_order: true,
+            opening: false,
+        }
     }
 
     /// Only these faults.
     pub fn only(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Strikes at the writes of the first start of Aldis as well, which are the same in every scenario.
+    pub fn opening_too(mut self) -> Self {
+        self.opening = true;
         self
     }
 
@@ -91,19 +107,29 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         if !peace.broken.is_empty() {
             return Err(Error::Broken { problems: peace.broken });
         }
-        let mut struck = 0;
-        for &fault in &self.faults {
-            for write in 1..=peace.writes {
-                let crashed =
-                    |problem: String| Error::Broken { problems: vec![Crashed { fault, write, problem }.to_string()] };
+        let first = if self.opening { 1 } else { peace.opened + 1 };
+        let worlds = self.faults.iter().flat_map(|fault| (first..=peace.writes).map(move |write| (*fault, write)));
+        let played = worlds.map(|(fault, write)| {
+            let (peace, scenario, this) = (&peace, &scenario, &self);
+            async move {
                 let faults = Faults::at(write, fault);
-                let world = self.play(faults.clone(), &scenario).await.map_err(|e| crashed(e.to_string()))?;
-                struck += u64::from(faults.struck());
-                if let Some(problem) = peace.differs(&world) {
-                    return Err(crashed(problem));
+                let problem = match this.play(faults.clone(), scenario).await {
+                    Ok(world) => peace.differs(&world),
+                    Err(error) => Some(error.to_string()),
+                };
+                match problem {
+                    None => Ok(faults.struck()),
+                    Some(problem) => Err(Crashed { fault, write, problem }),
                 }
             }
+        });
+        // Several at a time: most of a world's life is waiting for its database.
+        let mut played = futures::stream::iter(played).buffered(WORLDS_AT_A_TIME);
+        let mut struck = 0;
+        while let Some(world) = played.next().await {
+            struck += u64::from(world.map_err(|crashed| Error::Broken { problems: vec![crashed.to_string()] })?);
         }
+        drop(played);
         let runs = std::mem::take(&mut peace.runs);
         Ok(Survived { value: peace.value, writes: peace.writes, struck, runs })
     }
@@ -116,10 +142,11 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         let setup = (self.setup)(&ledger);
         let database = Database::of(setup.kind()).await?;
         let world = World::begin(setup, database.clone(), ledger, faults.clone()).await?;
+        let opened = faults.writes();
         let value = scenario(world.clone()).await?;
         world.run_to_rest().await?;
         let mut played = world.result(value).await?;
-        played.writes = faults.writes();
+        (played.opened, played.writes) = (opened, faults.writes());
         if !self.in_order {
             played.runs.values_mut().for_each(|lines| lines.sort());
         }
@@ -138,6 +165,7 @@ impl<S> Debug for Crash<S> {
 /// What came of one world.
 struct Played<T> {
     value: T,
+    opened: u64,
     writes: u64,
     runs: BTreeMap<String, Vec<String>>,
     ledger: BTreeMap<String, String>,
@@ -450,7 +478,7 @@ impl World {
             drop(kit.kill().await);
         }
         let (ledger, attempts) = (self.0.ledger.entries(), self.0.attempts.all());
-        Ok(Played { value, writes: 0, runs, ledger, attempts, broken })
+        Ok(Played { value, opened: 0, writes: 0, runs, ledger, attempts, broken })
     }
 }
 

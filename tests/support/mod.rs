@@ -41,7 +41,17 @@ macro_rules! assert_journal {
         settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots/journals"));
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
-        settings.bind(|| ::insta::assert_snapshot!($name, $text));
+        let text = $text;
+        settings.bind(|| ::insta::assert_snapshot!($name, text));
+    };
+}
+
+/// Compares a text with what stands beside it: the same on both databases.
+#[allow(unused_macros, reason = "not every test binary has such texts")]
+macro_rules! says {
+    ($text:expr, @$expected:literal) => {
+        let text = $text;
+        ::insta::allow_duplicates! { ::insta::assert_snapshot!(text, @$expected) }
     };
 }
 
@@ -59,7 +69,7 @@ pub fn passed(result: Result<(), Error>) {
     }
 }
 
-pub fn secs(n: u64) -> Duration {
+pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
