@@ -578,7 +578,8 @@ impl Driver {
         let now = self.now();
         let Some(held) = self.held.get_mut(&run) else { return };
         let State::Resting(live) = &held.state else { return };
-        held.busy = None;
+        // Given up last: nobody may think that all is quiet before the alarms are set.
+        let _busy = held.busy.take();
         let (owned, wake) = (live.owned, live.next_wake());
         if owned {
             let changed = held.alarm.as_ref().map(|(at, _)| *at) != wake;

@@ -29,6 +29,7 @@ pub struct Crash<S> {
     setup: S,
     faults: Vec<Fault>,
     in_order: bool,
+    opening: bool,
 }
 
 /// What playing a scenario came to.
@@ -65,12 +66,23 @@ const ASKS_MAX: usize = 20;
 impl<S: Fn(&Ledger) -> Setup> Crash<S> {
     /// For each world a setup is made anew; its bodies may write to the world's ledger.
     pub fn of(setup: S) -> Self {
-        Self { setup, faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer], in_order: true }
+        Self {
+            setup,
+            faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer],
+            in_order: true,
+            opening: false,
+        }
     }
 
     /// Only these faults.
     pub fn only(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Strikes at the writes of the first start of Aldis as well, which are the same in every scenario.
+    pub fn opening_too(mut self) -> Self {
+        self.opening = true;
         self
     }
 
@@ -95,7 +107,8 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         if !peace.broken.is_empty() {
             return Err(Error::Broken { problems: peace.broken });
         }
-        let worlds = self.faults.iter().flat_map(|fault| (1..=peace.writes).map(move |write| (*fault, write)));
+        let first = if self.opening { 1 } else { peace.opened + 1 };
+        let worlds = self.faults.iter().flat_map(|fault| (first..=peace.writes).map(move |write| (*fault, write)));
         let played = worlds.map(|(fault, write)| {
             let (peace, scenario, this) = (&peace, &scenario, &self);
             async move {
@@ -129,10 +142,11 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         let setup = (self.setup)(&ledger);
         let database = Database::of(setup.kind()).await?;
         let world = World::begin(setup, database.clone(), ledger, faults.clone()).await?;
+        let opened = faults.writes();
         let value = scenario(world.clone()).await?;
         world.run_to_rest().await?;
         let mut played = world.result(value).await?;
-        played.writes = faults.writes();
+        (played.opened, played.writes) = (opened, faults.writes());
         if !self.in_order {
             played.runs.values_mut().for_each(|lines| lines.sort());
         }
@@ -151,6 +165,7 @@ impl<S> Debug for Crash<S> {
 /// What came of one world.
 struct Played<T> {
     value: T,
+    opened: u64,
     writes: u64,
     runs: BTreeMap<String, Vec<String>>,
     ledger: BTreeMap<String, String>,
@@ -463,7 +478,7 @@ impl World {
             drop(kit.kill().await);
         }
         let (ledger, attempts) = (self.0.ledger.entries(), self.0.attempts.all());
-        Ok(Played { value, writes: 0, runs, ledger, attempts, broken })
+        Ok(Played { value, opened: 0, writes: 0, runs, ledger, attempts, broken })
     }
 }
 
