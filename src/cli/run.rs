@@ -120,38 +120,55 @@ impl FromStr for When {
 pub(super) async fn run(desk: &Desk, asked: Run) -> Result<Exit, Error> {
     let input = input(asked.input.as_deref())?;
     let options = options(&asked)?;
-    let grace = asked.grace.0;
+    let wanted = Wanted::New { workflow: asked.workflow, input, options: Box::new(options) };
     if asked.detach {
         let client = desk.aldis().connect().await?;
-        started(desk, client.start(&asked.workflow, input, options).await?)?;
+        wanted.handle(desk, &client).await?;
         client.store().close().await;
         return Ok(Exit::Good);
     }
+    advance_or_wait(desk, wanted, asked.grace.0).await
+}
+
+/// The run whose outcome is waited for.
+pub(super) enum Wanted {
+    /// One that is to be started.
+    New { workflow: String, input: Payload, options: Box<StartOptions> },
+    /// The latest one with this id.
+    Run(String),
+}
+
+impl Wanted {
+    async fn handle(self, desk: &Desk, client: &Client) -> Result<RunHandle, Error> {
+        match self {
+            Self::New { workflow, input, options } => started(desk, client.start(&workflow, input, *options).await?),
+            Self::Run(id) => Ok(client.find(&id).await?),
+        }
+    }
+}
+
+/// Waits for a run's outcome. Where nobody advances the runs of the store, this process does meanwhile.
+pub(super) async fn advance_or_wait(desk: &Desk, wanted: Wanted, grace: Duration) -> Result<Exit, Error> {
     // From here on a signal of the system leaves the run in good order.
     let stop = Stop::listen()?;
     match desk.aldis().start().await {
         Ok(runtime) => {
-            let started_as = runtime.start(&asked.workflow, input, options).await;
-            let run = match started_as {
-                Ok(new) => started(desk, new)?,
-                Err(error) => {
-                    runtime.drain(Duration::ZERO).await?;
-                    return Err(error.into());
-                }
+            let exit = match wanted.handle(desk, runtime.client()).await {
+                Ok(run) => wait(desk, &run, stop).await,
+                Err(error) => Err(error),
             };
-            let exit = wait(desk, &run, stop).await;
             runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { grace } else { Duration::ZERO }).await?;
             exit
         }
-        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, &asked.workflow, input, options, stop).await,
+        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, wanted, stop).await,
         Err(error) => Err(error.into()),
     }
 }
 
 /// Another process advances the runs: it gets the run, and is replaced if it ends first.
-async fn beside(desk: &Desk, workflow: &str, input: Payload, options: StartOptions, stop: Stop) -> Result<Exit, Error> {
+async fn beside(desk: &Desk, wanted: Wanted, stop: Stop) -> Result<Exit, Error> {
     let client: Client = desk.aldis().connect().await?;
-    let run = started(desk, client.start(workflow, input, options).await?)?;
+    let run = wanted.handle(desk, &client).await?;
     let successor = tokio::spawn(desk.aldis().standby(true).start());
     let exit = wait(desk, &run, stop).await;
     if successor.is_finished() {
