@@ -57,6 +57,9 @@ pub(super) struct Run {
     /// Begins not before this: a span such as 90s or 2h, or a time as of RFC 3339
     #[arg(long, value_name = "WHEN")]
     delay: Option<When>,
+    /// Prints the run's journal once it has settled
+    #[arg(long, conflicts_with = "detach")]
+    journal: bool,
     /// How long steps may go on after this process was asked to stop
     #[arg(long, default_value = "10s", value_name = "SPAN")]
     grace: Span,
@@ -127,7 +130,7 @@ pub(super) async fn run(desk: &Desk, asked: Run) -> Result<Exit, Error> {
         client.store().close().await;
         return Ok(Exit::Good);
     }
-    advance_or_wait(desk, wanted, asked.grace.0).await
+    advance_or_wait(desk, wanted, After { journal: asked.journal, grace: asked.grace.0 }).await
 }
 
 /// The run whose outcome is waited for.
@@ -147,30 +150,39 @@ impl Wanted {
     }
 }
 
+/// What is to be done once the run has settled, or this process is asked to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct After {
+    /// Prints the journal.
+    pub(super) journal: bool,
+    /// How long steps may go on.
+    pub(super) grace: Duration,
+}
+
 /// Waits for a run's outcome. Where nobody advances the runs of the store, this process does meanwhile.
-pub(super) async fn advance_or_wait(desk: &Desk, wanted: Wanted, grace: Duration) -> Result<Exit, Error> {
+pub(super) async fn advance_or_wait(desk: &Desk, wanted: Wanted, after: After) -> Result<Exit, Error> {
     // From here on a signal of the system leaves the run in good order.
     let stop = Stop::listen()?;
     match desk.aldis().start().await {
         Ok(runtime) => {
             let exit = match wanted.handle(desk, runtime.client()).await {
-                Ok(run) => wait(desk, &run, stop).await,
+                Ok(run) => wait(desk, &run, after, stop).await,
                 Err(error) => Err(error),
             };
-            runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { grace } else { Duration::ZERO }).await?;
+            runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { after.grace } else { Duration::ZERO }).await?;
             exit
         }
-        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, wanted, stop).await,
+        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, wanted, after, stop).await,
         Err(error) => Err(error.into()),
     }
 }
 
 /// Another process advances the runs: it gets the run, and is replaced if it ends first.
-async fn beside(desk: &Desk, wanted: Wanted, stop: Stop) -> Result<Exit, Error> {
+async fn beside(desk: &Desk, wanted: Wanted, after: After, stop: Stop) -> Result<Exit, Error> {
     let client: Client = desk.aldis().connect().await?;
     let run = wanted.handle(desk, &client).await?;
     let successor = tokio::spawn(desk.aldis().standby(true).start());
-    let exit = wait(desk, &run, stop).await;
+    let exit = wait(desk, &run, after, stop).await;
     if successor.is_finished() {
         let runtime: Result<Runtime, runtime::Error> =
             successor.await.map_err(|e| Error::io("the engine ended early")(std::io::Error::other(e)))?;
@@ -238,7 +250,7 @@ fn started(desk: &Desk, (run, how): (RunHandle, Started)) -> Result<RunHandle, E
 }
 
 /// Waits until the run has settled, and prints what became of it.
-async fn wait(desk: &Desk, run: &RunHandle, mut stop: Stop) -> Result<Exit, Error> {
+async fn wait(desk: &Desk, run: &RunHandle, after: After, mut stop: Stop) -> Result<Exit, Error> {
     let settled = tokio::select! {
         settled = run.settled() => settled?,
         never = watch(run, desk.json()) => match never {},
@@ -247,6 +259,9 @@ async fn wait(desk: &Desk, run: &RunHandle, mut stop: Stop) -> Result<Exit, Erro
             return Ok(Exit::Interrupted);
         }
     };
+    if after.journal {
+        super::journal::print(desk, &run.journal().await?)?;
+    }
     tell(desk, run, &settled)
 }
 

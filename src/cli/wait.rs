@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::error::Error;
-use super::run::{Span, Wanted, advance_or_wait};
+use super::run::{After, Span, Wanted, advance_or_wait};
 use super::{Desk, Exit};
 
 /// Waits for the outcome of a run that was started before; where nobody advances runs, this process does meanwhile.
@@ -13,6 +13,9 @@ use super::{Desk, Exit};
 pub(super) struct Wait {
     /// The run's id
     run: String,
+    /// Prints the run's journal once it has settled
+    #[arg(long)]
+    journal: bool,
     /// How long steps may go on after this process was asked to stop
     #[arg(long, default_value = "10s", value_name = "SPAN")]
     grace: Span,
@@ -23,5 +26,5 @@ pub(super) async fn run(desk: &Desk, asked: Wait) -> Result<Exit, Error> {
     let client = desk.client().await?;
     client.find(&asked.run).await?;
     client.store().close().await;
-    advance_or_wait(desk, Wanted::Run(asked.run), asked.grace.0).await
+    advance_or_wait(desk, Wanted::Run(asked.run), After { journal: asked.journal, grace: asked.grace.0 }).await
 }

@@ -25,6 +25,14 @@ fn a_run_tells_machines_its_id_and_its_outcome() {
 }
 
 #[test]
+fn a_run_can_print_its_journal() {
+    let place = Place::sqlite();
+    let done = place.aldis(&["run", "refund", "--input", &place.order(0), "--id", "r1", "--journal"]);
+    let journal = place.aldis(&["journal", "r1"]).out;
+    assert_eq!(done.out, format!("r1\n{journal}{{\"paid\":false,\"decided_by\":null}}\n"));
+}
+
+#[test]
 fn the_input_may_come_on_standard_input() {
     let place = Place::sqlite();
     let order = std::fs::read_to_string(place.order(0)).unwrap();

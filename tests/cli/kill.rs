@@ -100,3 +100,31 @@ async fn a_worker_that_is_asked_to_stop_gives_its_runs_back() {
     assert_eq!(place.aldis(&["show", "r1", "--json"]).json()[0]["status"], "waiting");
     assert_eq!(place.aldis(&["doctor", "--json"]).code, 0);
 }
+
+/// The charge writes into the ledger under a lock of the file: who holds that lock stops the body where it is.
+async fn a_step_that_was_killed_runs_again(place: Place) {
+    let order = place.order(0);
+    let ledger = std::fs::File::create(place.ledger()).unwrap();
+    ledger.lock().unwrap();
+    let owner = place.begin(&["work", "--lease", "1s"]);
+    place.aldis(&["run", "refund", "--input", &order, "--id", "r1", "--detach"]);
+    place.until("r1", "running").await;
+    owner.kill();
+    ledger.unlock().unwrap();
+    let other = place.begin(&["work"]);
+    place.until("r1", "completed").await;
+    let charges = place.events("r1").iter().filter(|event| *event == "StepScheduled charge").count();
+    assert_eq!((charges, place.effects()), (1, vec!["charged".into(), "released".into(), "told".into()]));
+    assert_eq!(other.stop(), 0);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_step_whose_worker_is_killed_runs_again_elsewhere_and_is_recorded_once_on_sqlite() {
+    a_step_that_was_killed_runs_again(Place::sqlite()).await;
+}
+
+#[tokio::test]
+async fn a_step_whose_worker_is_killed_runs_again_elsewhere_and_is_recorded_once_on_postgres() {
+    a_step_that_was_killed_runs_again(Place::postgres().await).await;
+}

@@ -130,7 +130,8 @@ impl Place {
         file.display().to_string()
     }
 
-    fn ledger(&self) -> PathBuf {
+    /// The file that the refund's steps write into.
+    pub fn ledger(&self) -> PathBuf {
         self.folder.path().join("refunds.jsonl")
     }
 
