@@ -2,12 +2,12 @@
 //! old name is back.
 //!
 //! ```text
-//! cargo run --example renamed_step -- run invoice --id inv-7 --input examples/invoice.json      # Ctrl-C while it waits
+//! cargo run --example renamed_step -- run invoice --id inv-7 --input examples/invoice.json
+//! # Ctrl-C while it waits
 //! cargo run --example renamed_step -- signal inv-7 approved true
-//! RENAMED=1 cargo run --example renamed_step -- replay inv-7                                     # exit code 1
-//! RENAMED=1 cargo run --example renamed_step -- run invoice --id inv-7 --if-open use-existing --input examples/invoice.json
-//!                                                                                # exit code 3: blocked, with the remedy
-//! cargo run --example renamed_step -- run invoice --id inv-7 --if-open use-existing --input examples/invoice.json
+//! RENAMED=1 cargo run --example renamed_step -- replay inv-7        # exit code 1, with the remedy
+//! RENAMED=1 cargo run --example renamed_step -- wait inv-7          # exit code 3: blocked, not failed
+//! cargo run --example renamed_step -- wait inv-7                    # exit code 0: the old name is back
 //! ```
 
 use std::process::ExitCode;
@@ -34,7 +34,10 @@ async fn invoice(cx: Context, invoice: Invoice, renamed: bool) -> Result<String,
     let cents =
         cx.step(&step, invoice.number.clone(), |_, number| async move { Ok(100 * number.len() as u64) }).await?;
     let approved = cx.signal(&APPROVED).await?;
-    Ok(format!("invoice {} over {cents} cents: {}", invoice.number, if approved { "approved" } else { "refused" }))
+    if !approved {
+        return Err(Failure::new(format!("invoice {} was refused", invoice.number)));
+    }
+    Ok(format!("invoice {} over {cents} cents: approved", invoice.number))
 }
 
 fn main() -> ExitCode {

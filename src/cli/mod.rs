@@ -23,6 +23,7 @@ mod runs;
 mod show;
 mod signal;
 mod stop;
+mod wait;
 mod work;
 
 use std::ffi::OsString;
@@ -63,6 +64,8 @@ struct Common {
 enum Command {
     /// Starts a run, and waits for its outcome
     Run(run::Run),
+    /// Waits for the outcome of a run that was started before
+    Wait(wait::Wait),
     /// Lists runs, newest first
     Runs(runs::Runs),
     /// Says how a run stands, and why it is not moving
@@ -198,6 +201,7 @@ impl Desk {
 async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
     match command {
         Command::Run(asked) => run::run(desk, asked).await,
+        Command::Wait(asked) => wait::run(desk, asked).await,
         Command::Runs(asked) => runs::run(desk, asked).await,
         Command::Show(asked) => show::run(desk, asked).await,
         Command::Journal(asked) => journal::run(desk, asked).await,
