@@ -85,6 +85,7 @@ enum State {
 enum Left {
     Running,
     Waiting,
+    Blocked,
     Ended,
 }
 
@@ -101,7 +102,8 @@ impl Sealed {
         let leaves = match commit.leaves {
             Leaves::Running(_) => Left::Running,
             Leaves::Waiting { .. } | Leaves::Due { .. } => Left::Waiting,
-            Leaves::Blocked { .. } | Leaves::Closed(_) => Left::Ended,
+            Leaves::Blocked { .. } => Left::Blocked,
+            Leaves::Closed(_) => Left::Ended,
         };
         Self { lines: commit.lines.len(), leaves, answers: !commit.replies.is_empty() }
     }
@@ -679,7 +681,8 @@ impl Driver {
         if sealed.answers {
             self.shared.answered.notify_waiters();
         }
-        if self.shared.takes_a_shadow() {
+        // A replay of a blocked run would only meet the cause again.
+        if sealed.leaves != Left::Blocked && self.shared.takes_a_shadow() {
             tracing::trace!(run = %live.id, "shadow replay");
             let busy = self.shared.activity.begin();
             self.shared.tasks.spawn(self.shared.kill.clone().run_until_cancelled_owned(shadow(
@@ -688,7 +691,7 @@ impl Driver {
                 busy,
             )));
         }
-        if sealed.leaves == Left::Ended {
+        if matches!(sealed.leaves, Left::Blocked | Left::Ended) {
             self.drop_run(run);
             return;
         }
