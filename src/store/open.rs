@@ -395,7 +395,8 @@ pub(super) mod sqlite {
             if !migrate {
                 return Err(OpenError::NotMigrated { location: location.to_owned(), applied, known });
             }
-            MIGRATIONS.run(&mut connection).await.map_err(|e| failed(e.to_string()))?;
+            // Not `run`: its future cannot be seen to be Send, and then neither could that of starting Aldis.
+            MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|e| failed(e.to_string()))?;
         }
         connection.close().await.map_err(unreachable)
     }
@@ -553,7 +554,8 @@ pub(super) mod postgres {
             return Err(OpenError::NotMigrated { location, applied, known });
         }
         // Takes a lock of the whole database, so that processes that open it together do not migrate it together.
-        match MIGRATOR.run(connection).await {
+        // Not `run`: its future cannot be seen to be Send, and then neither could that of starting Aldis.
+        match MIGRATOR.run_direct(None, connection, false).await {
             Ok(()) => Ok(()),
             Err(MigrateError::VersionMissing(applied)) => Err(OpenError::TooNew { location, applied, known }),
             Err(problem) => Err(OpenError::Migration { location, problem: problem.to_string() }),
