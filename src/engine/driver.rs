@@ -170,7 +170,8 @@ pub(super) async fn drive(shared: Arc<Shared>, number: usize, mut inbox: mpsc::U
             }
         }
         // The tokens are kept until the round is over: nothing may look quiet in between.
-        let mut busy = Vec::with_capacity(mail.len());
+        let mut busy = Vec::with_capacity(mail.len() + 1);
+        busy.push(driver.shared.activity.begin());
         settled.into_iter().for_each(|(runs, verdicts)| driver.settled(runs, verdicts));
         loaded.into_iter().for_each(|(runs, histories)| driver.loaded(runs, histories));
         while let Ok(more) = inbox.try_recv() {
