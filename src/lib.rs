@@ -43,6 +43,11 @@ pub mod intake;
 
 pub mod runtime;
 
+pub mod bench;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -115,6 +115,8 @@ pub enum BlockReason {
     Panicked(String),
     /// A recorded value does not fit the code's type.
     Undecodable(String),
+    /// A value that the code gives is over the limit.
+    TooLarge(String),
     /// The code awaits a timer, channel or task that is not the engine's.
     ForeignWait(String),
     /// The journal contradicts itself.
@@ -130,6 +132,7 @@ impl BlockReason {
             Self::Unregistered(_) => "unregistered",
             Self::Panicked(_) => "panicked",
             Self::Undecodable(_) => "undecodable",
+            Self::TooLarge(_) => "too_large",
             Self::ForeignWait(_) => "foreign_wait",
             Self::Corrupt(_) => "corrupt",
         }
@@ -143,6 +146,7 @@ impl fmt::Display for BlockReason {
             | Self::Unregistered(text)
             | Self::Panicked(text)
             | Self::Undecodable(text)
+            | Self::TooLarge(text)
             | Self::ForeignWait(text)
             | Self::Corrupt(text) => f.write_str(text),
         }

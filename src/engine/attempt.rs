@@ -61,6 +61,12 @@ impl Job {
         self.step.attempts_failed + 1
     }
 
+    /// Refuses an output over the limit: trying again would give the same.
+    fn fitting(&self, output: Payload, limit: usize) -> MockResult {
+        let field = || format!("the output of step {:?} of run {}", self.work.name, self.id);
+        output.within(limit, field).map_err(|e| AttemptFailure::Failed(Failure::from(e).not_retryable()))
+    }
+
     /// What the body knows about itself.
     fn context(&self, shared: &Arc<Shared>, cancel: &CancellationToken, life: &Arc<Life>) -> StepContext {
         let reports = Reports {
@@ -112,6 +118,7 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
         });
         let result = within_limits(&shared, &job, body.catch_unwind(), &cancel, &life).await;
         if let Some(result) = result {
+            let result = result.and_then(|output| job.fitting(output, shared.options.payload_bytes_max));
             shared.tell(job.run, Woken::Said { run: job.run, said: Said::Done { op: job.op, result } });
         }
         // Only now: the word has been given to the driver.
@@ -369,6 +376,7 @@ pub(super) mod transactional {
             }
             let deadline = job.work.policy.timeout.unwrap_or(DEADLINE);
             let (run, op, work) = (job.run, job.op.clone(), Arc::clone(&job.work));
+            let end = job.op.clone();
             let mock = shared.options.mocks.get(work.name).cloned();
             let asks = Arc::clone(&shared);
             let transacted = shared
@@ -382,7 +390,7 @@ pub(super) mod transactional {
                         }
                     });
                     let output = match attempt.catch_unwind().await {
-                        Ok(result) => result?,
+                        Ok(result) => job.fitting(result?, asks.options.payload_bytes_max)?,
                         Err(panic) => return Err(AttemptFailure::Panicked(panic_message(&*panic))),
                     };
                     let (seal, sealed) = oneshot::channel();
@@ -403,7 +411,7 @@ pub(super) mod transactional {
                 }
                 Err(e) => Transaction::Settled(Err(e)),
             };
-            tell_end(&shared, run, job.op, transaction);
+            tell_end(&shared, run, end, transaction);
             drop(under_way);
         }));
     }

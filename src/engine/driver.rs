@@ -19,6 +19,7 @@ use super::live::{Batch, Live, Said, Tell};
 use super::rehearse::shadow;
 use super::{Begin, BeginError, Shared};
 use crate::clock::Instant;
+use crate::failure::Outcome;
 use crate::id::{OpId, RunKey};
 use crate::journal::RunStarted;
 use crate::run::{BlockReason, Run, Status};
@@ -59,6 +60,8 @@ struct Held {
     transactions: VecDeque<OpId>,
     /// Who waits for the run's first commit.
     reply: Option<oneshot::Sender<Result<(), BeginError>>>,
+    /// Who waits for the run's end; dropped when the run is let go, and then has to ask the store.
+    ended: Option<oneshot::Sender<Outcome>>,
     /// Whether it takes a place of those that are limited.
     counted: bool,
     /// When its earliest timer is due, while it is under way here.
@@ -119,6 +122,7 @@ impl Held {
             bodies: HashMap::new(),
             transactions: VecDeque::new(),
             reply: None,
+            ended: None,
             counted: false,
             alarm: None,
             busy: None,
@@ -274,7 +278,7 @@ impl Driver {
     }
 
     fn begin(&mut self, begin: Begin, reply: oneshot::Sender<Result<(), BeginError>>) {
-        let Begin { new, workflow, input, deadline } = begin;
+        let Begin { new, workflow, input, deadline, ended } = begin;
         let (run, seed, now) = (new.key, uuid::Uuid::new_v4(), self.now());
         let started = RunStarted {
             run: new.id.clone(),
@@ -286,11 +290,13 @@ impl Driver {
             deadline,
         };
         let (mut live, began) = Live::begin(&new, &workflow, &input, deadline, seed, self.tell(run));
+        live.payload_bytes_max = self.shared.options.payload_bytes_max;
         let mut batch = Batch::default();
         let delivered = live.deliver_start(&mut batch, started, Some(Box::new(new)), now);
         let mut held = Held::new(State::Resting(Box::new(live)));
         held.batch = batch;
         held.reply = Some(reply);
+        held.ended = Some(ended);
         held.counted = true;
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         self.hold(run, held);
@@ -415,6 +421,7 @@ impl Driver {
         }
         match self.rebuild(run, history) {
             Ok((mut live, batch)) => {
+                live.payload_bytes_max = self.shared.options.payload_bytes_max;
                 let Some(held) = self.held.get_mut(&run) else { return };
                 let known = live.hear(std::mem::take(&mut held.heard));
                 let begun = live.is_begun();
@@ -693,6 +700,10 @@ impl Driver {
             )));
         }
         if matches!(sealed.leaves, Left::Blocked | Left::Ended) {
+            if let (Some(ended), Some(outcome)) = (held.ended.take(), live.outcome.take()) {
+                // Whoever asked may have gone.
+                let _ = ended.send(outcome);
+            }
             self.drop_run(run);
             return;
         }
@@ -751,6 +762,10 @@ impl Driver {
         let Some(held) = self.held.get_mut(&run) else { return };
         let State::Transacting { live, sealed } = &mut held.state else { return };
         let Sealing { op, output, seal } = sealing;
+        if !live.is_open(&op) {
+            // It was given up meanwhile: dropping the sender rolls back what the body wrote.
+            return;
+        }
         held.said.push_front(Said::Done { op, result: Ok(output) });
         let commit = match live.pump(&mut held.batch, &mut held.said, now) {
             Ok(()) => live.seal(&mut held.batch, worker, now),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll, Wake, Waker};
 
 use crate::clock::Instant;
-use crate::failure::{AttemptFailure, Failure, Fault, Retry};
+use crate::failure::{AttemptFailure, Failure, Fault, Outcome, Retry};
 use crate::id::{Fence, OpId, RunId, RunKey, Seq, WorkerKey};
 use crate::journal::{
     self, CancelRequested, Event, Mismatch, Recorded, RunCancelled, RunCompleted, RunFailed, RunStarted, Segments,
@@ -50,6 +50,10 @@ pub(super) struct Live {
     /// Whether the code has been shown its first line.
     begun: bool,
     closed: Option<Closed>,
+    /// How the code has ended, for those who wait for it in this process.
+    pub(super) outcome: Option<Outcome>,
+    /// The most bytes that a value of the code may have.
+    pub(super) payload_bytes_max: usize,
 }
 
 /// What is known of a step that is open.
@@ -157,6 +161,8 @@ impl Live {
             deadline: None,
             begun: false,
             closed: None,
+            outcome: None,
+            payload_bytes_max: usize::MAX,
         }
     }
 
@@ -296,10 +302,6 @@ impl Live {
         self.seed
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.is_some()
-    }
-
     /// Signals that were accepted since. False if some in between are not known here: the run must be read again.
     pub(super) fn hear(&mut self, signals: Vec<Pending>) -> bool {
         for signal in signals {
@@ -435,7 +437,25 @@ impl Live {
         // The line itself stays, even if the code cannot go on with it: it did happen.
         batch.lines.push(at, &event);
         let (asked, effects) = self.show(&event, at)?;
+        self.check_sizes(&asked, &effects)?;
         self.gather(batch, asked, effects);
+        Ok(())
+    }
+
+    /// Refuses a value over the limit. A replay does not: what is recorded stays readable if the limit is lowered.
+    fn check_sizes(&self, asked: &[Event], effects: &Effects) -> Result<(), BlockReason> {
+        let check = |value: &Payload, what: &dyn Fn() -> String| {
+            let field = || format!("the value of {} of run {}", what(), self.id);
+            value.clone().within(self.payload_bytes_max, field).map_err(|e| BlockReason::TooLarge(e.to_string()))
+        };
+        for event in asked {
+            if let Some(value) = event.given() {
+                check(value, &|| journal::describe(event))?;
+            }
+        }
+        for (stream, value) in &effects.chunks {
+            check(value, &|| format!("a write to stream {stream:?}"))?;
+        }
         Ok(())
     }
 
@@ -529,14 +549,21 @@ impl Live {
     }
 
     fn ending(&mut self, result: Result<Payload, Failure>) -> Event {
-        let (closed, event) = match (result, self.desk.cancel_requested()) {
-            (Ok(output), _) => (Closed::Completed, Event::RunCompleted(RunCompleted { output })),
-            (Err(failure), Some(request)) => {
-                (Closed::Cancelled, Event::RunCancelled(RunCancelled { reason: request.reason, failure }))
+        let (closed, outcome, event) = match (result, self.desk.cancel_requested()) {
+            (Ok(output), _) => {
+                (Closed::Completed, Outcome::Completed(output.clone()), Event::RunCompleted(RunCompleted { output }))
             }
-            (Err(failure), None) => (Closed::Failed, Event::RunFailed(RunFailed { failure })),
+            (Err(failure), Some(CancelRequested { reason, .. })) => (
+                Closed::Cancelled,
+                Outcome::Cancelled { reason: reason.clone(), failure: failure.clone() },
+                Event::RunCancelled(RunCancelled { reason, failure }),
+            ),
+            (Err(failure), None) => {
+                (Closed::Failed, Outcome::Failed(failure.clone()), Event::RunFailed(RunFailed { failure }))
+            }
         };
         self.closed = Some(closed);
+        self.outcome = Some(outcome);
         event
     }
 

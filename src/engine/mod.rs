@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 pub use self::attempt::{Mock, MockResult, OnAttempt};
 pub use self::rehearse::{Diverged, Rehearsed, rehearse};
 use crate::clock::{Clock, Instant};
+use crate::failure::Outcome;
 use crate::id::{RunKey, WorkerKey};
 use crate::payload::Payload;
 use crate::store::{self, Refusal, Store};
@@ -51,6 +52,8 @@ pub struct Options {
     pub live_max: usize,
     /// How many drivers share the runs.
     pub drivers: usize,
+    /// The most bytes that a step's output, or any value that a workflow's code gives, may have.
+    pub payload_bytes_max: usize,
     /// How long a body may go on after it was told to stop.
     pub stop_grace: Duration,
     /// Which commits are checked by replaying the run in a fresh instance.
@@ -83,6 +86,7 @@ impl Default for Options {
             in_flight_max: 10_000,
             live_max: 1_000,
             drivers: 1,
+            payload_bytes_max: crate::payload::PAYLOAD_BYTES_MAX,
             stop_grace: Duration::from_secs(5),
             shadow: Shadow::Off,
             mocks: Arc::default(),
@@ -186,6 +190,8 @@ pub struct Begin {
     pub input: Payload,
     /// When it is asked to cancel.
     pub deadline: Option<Instant>,
+    /// Hears how the run ended, if that happens while this engine holds it; dropped otherwise.
+    pub ended: oneshot::Sender<Outcome>,
 }
 
 impl Engine {

@@ -32,7 +32,7 @@ pub enum CatalogueError {
 
 /// A workflow as the door knows it.
 #[derive(Debug, Clone)]
-pub(super) enum Known {
+pub(crate) enum Known {
     /// It is registered in this program.
     Here(Arc<Registered>),
     /// Another program has declared it.
@@ -41,7 +41,7 @@ pub(super) enum Known {
 
 /// The checks of a workflow that another program has declared.
 #[derive(Debug)]
-pub(super) struct DeclaredChecks {
+pub(crate) struct DeclaredChecks {
     version: u32,
     checks: Checks,
 }

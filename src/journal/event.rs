@@ -38,6 +38,11 @@ pub struct Undecipherable {
     pub problem: String,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? })*) => {
         $(
@@ -142,6 +147,9 @@ events! {
         name: String,
         /// Its input.
         input: Payload,
+        /// Whether a request to cancel leaves it alone.
+        #[serde(default, skip_serializing_if = "is_false")]
+        shielded: bool,
     }
 
     /// A body returned a value. It never runs again.
@@ -190,6 +198,9 @@ events! {
         op: OpId,
         /// When; never earlier.
         fire_at: Instant,
+        /// Whether a request to cancel leaves it alone.
+        #[serde(default, skip_serializing_if = "is_false")]
+        shielded: bool,
     }
 
     /// A timer's time has come.
@@ -206,6 +217,9 @@ events! {
         name: String,
         /// How many, and of what kind.
         mode: WaitMode,
+        /// Whether a request to cancel leaves it alone.
+        #[serde(default, skip_serializing_if = "is_false")]
+        shielded: bool,
     }
 
     /// Signals were given to the wait that asked for them: a batch is one line.
@@ -272,7 +286,7 @@ events! {
         count: u32,
     }
 
-    /// Somebody asked the run to cancel. Shown to the code at its next durable wait.
+    /// Somebody asked the run to cancel: every open operation that is not shielded is answered with it.
     CancelRequested {
         /// Why.
         reason: String,
@@ -389,6 +403,19 @@ impl Event {
             | Self::ValuePublished(ValuePublished { name, .. })
             | Self::StreamAppended(StreamAppended { stream: name, .. })
             | Self::UndoPushed(UndoPushed { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The value that the code gave with the line, if it gave one.
+    #[must_use]
+    pub fn given(&self) -> Option<&Payload> {
+        match self {
+            Self::StepScheduled(StepScheduled { input: value, .. })
+            | Self::ValuePublished(ValuePublished { value, .. })
+            | Self::UpdateAnswered(UpdateAnswered { reply: value, .. })
+            | Self::UndoPushed(UndoPushed { input: value, .. })
+            | Self::RunCompleted(RunCompleted { output: value }) => Some(value),
             _ => None,
         }
     }

@@ -40,6 +40,8 @@ pub struct OpenOp {
     pub seq: Seq,
     /// When it was asked for.
     pub since: Instant,
+    /// Whether a request to cancel leaves it alone.
+    pub shielded: bool,
     /// What it waits for.
     pub wait: Wait,
 }
@@ -124,20 +126,21 @@ impl Standing {
                 return Err(illegal("the run has started already".into()));
             }
             Event::RunStarted(_) => self.started = true,
-            Event::StepScheduled(StepScheduled { op, name, .. }) => self.open(
-                line,
-                op,
-                Wait::Step {
+            Event::StepScheduled(StepScheduled { op, name, shielded, .. }) => {
+                let wait = Wait::Step {
                     name: name.clone(),
                     attempts_failed: 0,
                     last_failure: None,
                     retry_at: None,
                     checkpoint: None,
-                },
-            )?,
-            Event::TimerArmed(TimerArmed { op, fire_at }) => self.open(line, op, Wait::Timer { fire_at: *fire_at })?,
-            Event::SignalAwaited(SignalAwaited { op, name, mode }) => {
-                self.open(line, op, Wait::Signal { name: name.clone(), mode: *mode })?;
+                };
+                self.open(line, op, *shielded, wait)?;
+            }
+            Event::TimerArmed(TimerArmed { op, fire_at, shielded }) => {
+                self.open(line, op, *shielded, Wait::Timer { fire_at: *fire_at })?;
+            }
+            Event::SignalAwaited(SignalAwaited { op, name, mode, shielded }) => {
+                self.open(line, op, *shielded, Wait::Signal { name: name.clone(), mode: *mode })?;
             }
             Event::StepAttemptFailed(StepAttemptFailed { op, attempt, cause, retry_at: at }) => {
                 match self.open.get_mut(op).map(|open| &mut open.wait) {
@@ -178,7 +181,10 @@ impl Standing {
             Event::CancelRequested(_) if self.cancel.is_some() => {
                 return Err(illegal("cancelling was asked for already".into()));
             }
-            Event::CancelRequested(request) => self.cancel = Some(request.clone()),
+            Event::CancelRequested(request) => {
+                self.cancel = Some(request.clone());
+                self.open.retain(|_, open| open.shielded);
+            }
             Event::RunCompleted(RunCompleted { output }) => self.end(Outcome::Completed(output.clone())),
             Event::RunFailed(RunFailed { failure }) => self.end(Outcome::Failed(failure.clone())),
             Event::RunCancelled(RunCancelled { reason, failure }) => {
@@ -191,8 +197,8 @@ impl Standing {
         Ok(())
     }
 
-    fn open(&mut self, line: &Recorded, op: &OpId, wait: Wait) -> Result<(), IllegalEvent> {
-        let open = OpenOp { seq: line.seq, since: line.at, wait };
+    fn open(&mut self, line: &Recorded, op: &OpId, shielded: bool, wait: Wait) -> Result<(), IllegalEvent> {
+        let open = OpenOp { seq: line.seq, since: line.at, shielded, wait };
         match self.open.insert(op.clone(), open) {
             None => Ok(()),
             Some(_) => Err(IllegalEvent {

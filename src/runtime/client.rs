@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use serde::Serialize;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::handle::RunHandle;
 use super::{Error, ExportedRun};
@@ -101,14 +101,16 @@ impl Client {
             && engine.has_room()
             && let Some(workflow) = asked.begins_here()
         {
+            let (ended, end) = oneshot::channel();
             let begin = Begin {
                 new: new.clone(),
                 workflow: Arc::clone(workflow),
                 input: asked.input.clone(),
                 deadline: asked.deadline(),
+                ended,
             };
             return match engine.begin(begin).await {
-                Ok(()) => Ok((self.handle(new.key, &new), Started::New)),
+                Ok(()) => Ok((self.handle(new.key, &new).ending_here(end), Started::New)),
                 Err(error) => Err(self.not_begun(error, &new).await),
             };
         }

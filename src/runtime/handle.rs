@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::Shared;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::show::{self, Shown};
@@ -30,7 +34,11 @@ pub struct RunHandle {
     id: RunId,
     workflow: String,
     version: u32,
+    /// Tells the outcome without a read, if the run ends while this process holds it.
+    here: Option<Here>,
 }
+
+type Here = Shared<oneshot::Receiver<Outcome>>;
 
 /// How a run ended, and what it left unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +67,12 @@ impl RunHandle {
         workflow: String,
         version: u32,
     ) -> Self {
-        Self { client, key, namespace, id, workflow, version }
+        Self { client, key, namespace, id, workflow, version, here: None }
+    }
+
+    /// A run that this process has begun.
+    pub(super) fn ending_here(self, end: oneshot::Receiver<Outcome>) -> Self {
+        Self { here: Some(end.shared()), ..self }
     }
 
     pub(super) fn of(client: Client, run: &Run) -> Self {
@@ -99,6 +112,9 @@ impl RunHandle {
     /// # Errors
     /// If the store cannot be read.
     pub async fn outcome(&self) -> Result<Ended, Error> {
+        if let Some(outcome) = self.ended_here().await {
+            return Ok(Ended { outcome, signals_unread: self.row().await?.signals_pending });
+        }
         loop {
             let (settled, ended) = self.look().await?;
             match settled {
@@ -113,6 +129,9 @@ impl RunHandle {
     /// # Errors
     /// If the store cannot be read.
     pub async fn settled(&self) -> Result<Settled, Error> {
+        if let Some(outcome) = self.ended_here().await {
+            return Ok(Settled::Ended(Ended { outcome, signals_unread: self.row().await?.signals_pending }));
+        }
         loop {
             match self.look().await? {
                 (Some(settled), _) => return Ok(settled),
@@ -127,7 +146,11 @@ impl RunHandle {
     /// [`Error::Ended`] if it did not complete; [`Error::Undecodable`] if the value does not fit.
     pub async fn result<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let ended = |status, failure| Error::Ended { run: self.id.to_string(), status, failure };
-        match self.outcome().await?.outcome {
+        let outcome = match self.ended_here().await {
+            Some(outcome) => outcome,
+            None => self.outcome().await?.outcome,
+        };
+        match outcome {
             Outcome::Completed(output) => self.read(&output, || format!("the output of run {}", self.id)),
             Outcome::Failed(failure) => Err(ended("failed", failure)),
             Outcome::Cancelled { reason, .. } => Err(ended("was cancelled", Failure::new(reason))),
@@ -135,8 +158,26 @@ impl RunHandle {
         }
     }
 
+    /// Waits for the run's end in this process. None if it does not end here: it was let go, or another one ended it.
+    async fn ended_here(&self) -> Option<Outcome> {
+        let here = self.here.clone()?;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = here.clone() => return outcome.ok(),
+                () = self.client.inner.clock.sleep(POLL) => {}
+            }
+            match self.store().get(self.key).await {
+                Ok(Some(run))
+                    if matches!(run.status, Status::Due { .. } | Status::Running { .. } | Status::Waiting { .. }) => {}
+                // Ended or blocked elsewhere, or unreadable: the caller looks for itself and says so.
+                _ => return here.now_or_never().and_then(Result::ok),
+            }
+        }
+    }
+
     /// How it stands, and a bell that rings when that changes for good in this process.
-    async fn look(&self) -> Result<(Option<Settled>, tokio::sync::oneshot::Receiver<()>), Error> {
+    async fn look(&self) -> Result<(Option<Settled>, oneshot::Receiver<()>), Error> {
         // The bell first: what ends after it is heard, what ended before it is seen.
         let bell = self.store().watch_outcome(self.key).await;
         let run = self.store().get(self.key).await?.ok_or_else(|| self.unknown())?;
@@ -148,7 +189,7 @@ impl RunHandle {
         Ok((settled, bell))
     }
 
-    async fn pause(&self, bell: tokio::sync::oneshot::Receiver<()>) {
+    async fn pause(&self, bell: oneshot::Receiver<()>) {
         tokio::select! {
             _ = bell => {}
             () = self.client.inner.clock.sleep(POLL) => {}

@@ -84,9 +84,10 @@ impl Aldis {
         self
     }
 
-    /// What is let in.
+    /// What is let in, and how large a value of a step or a workflow may be.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self.engine.payload_bytes_max = limits.payload_bytes_max;
         self
     }
 

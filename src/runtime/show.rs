@@ -61,7 +61,7 @@ pub struct Shown {
 /// Why a run is blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Blocked {
-    /// A stable word: mismatch, unregistered, panicked, undecodable, `foreign_wait`, corrupt.
+    /// A stable word: mismatch, unregistered, panicked, undecodable, `too_large`, `foreign_wait`, corrupt.
     pub code: &'static str,
     /// What happened and what to do.
     pub reason: String,

@@ -63,15 +63,11 @@ pub(super) fn pending(arrival: &Arrival, ordinal: i64) -> Pending {
 }
 
 /// Tells the engine here and processes elsewhere what came in.
-pub(super) fn announce<'a>(
-    shared: &Shared,
-    accepted: impl Iterator<Item = (&'a Arrival, &'a AcceptAnswer, &'a ArrivalFact)>,
-) {
+pub(super) fn announce<'a>(shared: &Shared, accepted: impl Iterator<Item = (&'a Arrival, &'a AcceptAnswer)>) {
     let mut order = Vec::new();
     let mut signals: HashMap<RunKey, Vec<Pending>> = HashMap::new();
-    let mut due = false;
     let mut new = 0;
-    for (arrival, answer, fact) in accepted {
+    for (arrival, answer) in accepted {
         if let Ok((run, Accepted::New { ordinal })) = answer {
             let of_run = signals.entry(*run).or_default();
             if of_run.is_empty() {
@@ -79,7 +75,6 @@ pub(super) fn announce<'a>(
             }
             of_run.push(pending(arrival, *ordinal));
             new += 1;
-            due |= !matches!(fact, ArrivalFact::New { due: false, .. });
         }
     }
     shared.arrivals.fetch_add(new, Ordering::SeqCst);
@@ -88,9 +83,6 @@ pub(super) fn announce<'a>(
             signals.sort_by_key(|it| it.ordinal);
             shared.signalled(run, signals);
         }
-    }
-    if due {
-        shared.due();
     }
 }
 
@@ -180,14 +172,14 @@ pub(super) mod postgres {
                set signals_accepted = r.signals_accepted + p.signals,
                    signals_pending = r.signals_pending + p.signals,
                    status = case when r.status = 'waiting' then 'due' else r.status end,
-                   wake_at = case when r.status = 'waiting' then p.at else r.wake_at end,
+                   wake_at = case when r.status = 'waiting' then least(r.wake_at, p.at) else r.wake_at end,
                    updated_at = p.at
                from per_run p
                where r.key = any (array(select run from per_run))
                  and r.key = p.run
                  and r.closed_at is null
                  and r.signals_pending <= p.room
-               returning r.key, r.signals_accepted - p.signals as before, r.status = 'due' and r.wake_at = p.at as due
+               returning r.key, r.signals_accepted - p.signals as before
              ),
              kept as (
                insert into signals (run, ordinal, kind, name, id, payload, accepted_at)
@@ -200,7 +192,7 @@ pub(super) mod postgres {
                       when k.ordinal is not null then (
                         select s.accepted_at from signals s where s.run = k.run and s.id = k.id)
                     end,
-                    c.before + f.place, c.due
+                    c.before + f.place
              from known k
              left join fresh f on f.nth = k.nth
              left join counted c on c.key = f.run
@@ -224,9 +216,9 @@ pub(super) mod postgres {
                 if let (Some(ordinal), Some(at)) = (row.try_get(1)?, row.try_get::<Option<i64>, _>(2)?) {
                     return Ok(Added::Fact(ArrivalFact::Already { run: RunKey(run), ordinal, at: Instant(at) }));
                 }
-                match (row.try_get(3)?, row.try_get(4)?) {
-                    (Some(ordinal), Some(due)) => Ok(Added::Fact(ArrivalFact::New { run: RunKey(run), ordinal, due })),
-                    _ => Ok(Added::Refused(run)),
+                match row.try_get(3)? {
+                    Some(ordinal) => Ok(Added::Fact(ArrivalFact::New { run: RunKey(run), ordinal })),
+                    None => Ok(Added::Refused(run)),
                 }
             })
             .collect()

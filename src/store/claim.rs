@@ -59,16 +59,15 @@ mod sqlite {
     ) -> Result<Vec<Run>, sqlx::Error> {
         let mut known = Json::default();
         for known_as in knows {
-            if let Some((workflow, version)) = known_as.rsplit_once(" v") {
-                if let Ok(version) = version.parse() {
-                    known.row().text(workflow).int(version);
-                }
+            let named = known_as.rsplit_once(" v").and_then(|(name, version)| Some((name, version.parse().ok()?)));
+            if let Some((workflow, version)) = named {
+                known.row().text(workflow).int(version);
             }
         }
         // The index gives due runs in the order of their time, so the look ends as soon as there are enough.
-        let claimed: Vec<RunRow> = sqlx::query_as(
+        let mut claimed: Vec<RunRow> = sqlx::query_as(
             "update runs
-             set status = 'running', worker = $1, fence = fence + 1, claim = $2, wake_at = null, updated_at = $3
+             set status = 'running', worker = $1, fence = fence + 1, claim = $2, updated_at = $3
              where key in (
                  select key
                  from runs
@@ -88,6 +87,8 @@ mod sqlite {
         .bind(limit)
         .fetch_all(tx)
         .await?;
+        // An update returns its rows in no order; `wake_at` still says when each was due.
+        claimed.sort_by_key(|row| (row.wake_at, row.key));
         claimed.into_iter().map(Run::try_from).collect()
     }
 

@@ -557,11 +557,7 @@ pub(super) mod sqlite {
     fn arrival_fact(row: &SqliteRow) -> Result<ArrivalFact, sqlx::Error> {
         let outcome: Option<&str> = row.try_get(2)?;
         Ok(match outcome {
-            Some("new") => ArrivalFact::New {
-                run: RunKey(row.try_get(3)?),
-                ordinal: row.try_get(4)?,
-                due: row.try_get::<&str, _>(6)? == "waiting",
-            },
+            Some("new") => ArrivalFact::New { run: RunKey(row.try_get(3)?), ordinal: row.try_get(4)? },
             Some("already") => ArrivalFact::Already {
                 run: RunKey(row.try_get(3)?),
                 ordinal: row.try_get(4)?,
@@ -848,6 +844,7 @@ pub(super) mod postgres {
                  and r.key = c.run
                  and r.fence = c.fence
                  and r.head = c.head
+                 and r.closed_at is null
                  and not (c.drained and r.signals_accepted <> c.seen)
                returning r.key, r.status
              ),
@@ -887,6 +884,7 @@ pub(super) mod postgres {
                    from unnest($18::text[], $19::text[]) as b (namespace, id)))
                  and r.latest = 1
                  and r.closed_at is not null
+                 and r.key <> all ($17)
                returning r.key
              ),
              begun as (
@@ -917,6 +915,7 @@ pub(super) mod postgres {
                  and r.key = c.run
                  and r.fence = c.fence
                  and r.head = c.head
+                 and r.closed_at is null
                  and not (c.drained and r.signals_accepted <> c.seen)
                returning r.key, r.status
              ),
@@ -980,10 +979,20 @@ pub(super) mod postgres {
             "with c as (
                select *
                from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
-                           $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[], $22::bigint[], $23::bigint[],
-                           $24::text[], $25::text[], $26::text[])
-                 as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at, leaves_fence, taken,
-                       block_code, block_text, block_build)
+                           $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[], $22::bigint[], $23::text[],
+                           $24::text[], $25::text[])
+                 as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at, leaves_fence, block_code,
+                       block_text, block_build)
+             ),
+             taking as materialized (
+               select t.run, (
+                        select s.ctid from signals s where s.run = t.run and s.ordinal = t.ordinal and s.taken = 0) as row
+               from (select distinct run, ordinal from unnest($26::bigint[], $27::bigint[]) as t (run, ordinal)) t
+             ),
+             counted as (
+               select run, count(row) as signals
+               from taking
+               group by run
              ),
              retired as (
                update runs r
@@ -993,6 +1002,7 @@ pub(super) mod postgres {
                    from unnest($18::text[], $19::text[]) as b (namespace, id)))
                  and r.latest = 1
                  and r.closed_at is not null
+                 and r.key <> all ($17)
                returning r.key
              ),
              begun as (
@@ -1015,17 +1025,19 @@ pub(super) mod postgres {
                    status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
                    wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
                    worker = c.worker,
-                   signals_pending = r.signals_pending - c.taken,
+                   signals_pending = r.signals_pending - coalesce(counted.signals, 0),
                    block_code = c.block_code,
                    block_text = c.block_text,
                    block_build = c.block_build,
                    closed_at = case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end,
                    updated_at = c.at
                from c
+               left join counted on counted.run = c.run
                where r.key = any ($1)
                  and r.key = c.run
                  and r.fence = c.fence
                  and r.head = c.head
+                 and r.closed_at is null
                  and not (c.drained and r.signals_accepted <> c.seen)
                returning r.key, r.status
              ),
@@ -1045,22 +1057,19 @@ pub(super) mod postgres {
                update signals s
                set taken = 1,
                    payload = null
-               where s.ctid = any (array(
-                   select (select o.ctid from signals o where o.run = t.run and o.ordinal = t.ordinal and o.taken = 0)
-                   from unnest($27::bigint[], $28::bigint[]) as t (run, ordinal)
-                   join landed on landed.key = t.run))
+               where s.ctid = any (array(select t.row from taking t join landed on landed.key = t.run))
              ),
              shown as (
                insert into published (run, name, value)
                select p.run, p.name, p.value
-               from unnest($29::bigint[], $30::text[], $31::bytea[]) as p (run, name, value)
+               from unnest($28::bigint[], $29::text[], $30::bytea[]) as p (run, name, value)
                join landed on landed.key = p.run
                on conflict (run, name) do update set value = excluded.value
              ),
              answered as (
                insert into replies (run, id, value)
                select a.run, a.id, a.value
-               from unnest($32::bigint[], $33::text[], $34::bytea[]) as a (run, id, value)
+               from unnest($31::bigint[], $32::text[], $33::bytea[]) as a (run, id, value)
                join landed on landed.key = a.run
                on conflict do nothing
              ),
@@ -1075,7 +1084,7 @@ pub(super) mod postgres {
                         order by o.place desc
                         limit 1), 0),
                       s.part, s.at, s.value
-               from unnest($35::bigint[], $36::text[], $37::bigint[], $38::text[], $39::bigint[], $40::bytea[])
+               from unnest($34::bigint[], $35::text[], $36::bigint[], $37::text[], $38::bigint[], $39::bytea[])
                  as s (run, stream, nth, part, at, value)
                join landed on landed.key = s.run
              )
@@ -1089,7 +1098,6 @@ pub(super) mod postgres {
         .bind(&begun.workflow)
         .bind(&begun.version)
         .bind(&extras.fence)
-        .bind(&extras.taken)
         .bind(&extras.block_code)
         .bind(&extras.block_text)
         .bind(&extras.block_build)
@@ -1115,7 +1123,6 @@ pub(super) mod postgres {
     #[derive(Default)]
     struct Extras<'c> {
         fence: Vec<i64>,
-        taken: Vec<i64>,
         block_code: Vec<Option<&'static str>>,
         block_text: Vec<Option<String>>,
         block_build: Vec<Option<&'c str>>,
@@ -1151,7 +1158,6 @@ pub(super) mod postgres {
                 _ => None,
             };
             self.fence.push(fence.0);
-            self.taken.push(commit.taken.len() as i64);
             self.block_code.push(blocked.map(|(reason, _)| reason.code()));
             self.block_text.push(blocked.map(|(reason, _)| reason.to_string()));
             self.block_build.push(blocked.map(|(_, build)| build.as_str()));

@@ -373,7 +373,8 @@ pub struct Filter {
 /// What a write told the rooms above, in this process, once it was durable. A hint: losing one costs a poll.
 #[derive(Debug, Clone)]
 pub enum Hint {
-    /// These signals were accepted for the run; they are whole, so no read is needed.
+    /// These signals were accepted for the run; they are whole, so no read is needed. If the run waited, it is due now:
+    /// who does not hold it looks for due runs.
     Signalled {
         /// The run.
         run: RunKey,

@@ -32,8 +32,8 @@ mod import;
 mod json;
 mod open;
 mod read;
-#[cfg(feature = "postgres")]
 mod scratch;
+mod settings;
 mod start;
 mod stream;
 mod turn;
@@ -47,8 +47,7 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
-#[cfg(feature = "postgres")]
-pub use scratch::ScratchSchema;
+pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use wake::Hints;
 pub use worker::Registration;

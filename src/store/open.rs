@@ -127,6 +127,23 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    pub(super) fn unknown_scheme(url: &str) -> Self {
+        Self::UnknownScheme {
+            url: without_password(url),
+            known: match (cfg!(feature = "sqlite"), cfg!(feature = "postgres")) {
+                (true, true) => "sqlite://path/to/file.db or postgres://user@host/database",
+                (true, false) => "sqlite://path/to/file.db",
+                _ => "postgres://user@host/database",
+            },
+        }
+    }
+
+    pub(super) fn unreachable(location: String, source: sqlx::Error) -> Self {
+        Self::Unreachable { location, source: Arc::new(source) }
+    }
+}
+
 /// What opening one kind of database gives.
 pub(super) struct Opened {
     pub(super) location: String,
@@ -149,16 +166,7 @@ impl Store {
             "sqlite" => sqlite::open(url, &options, &shared).await?,
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => postgres::open(url, &options, &shared).await?,
-            _ => {
-                return Err(OpenError::UnknownScheme {
-                    url: without_password(url),
-                    known: match (cfg!(feature = "sqlite"), cfg!(feature = "postgres")) {
-                        (true, true) => "sqlite://path/to/file.db or postgres://user@host/database",
-                        (true, false) => "sqlite://path/to/file.db",
-                        _ => "postgres://user@host/database",
-                    },
-                });
-            }
+            _ => return Err(OpenError::unknown_scheme(url)),
         };
         let (lanes, tasks) = opened.lanes.into_iter().map(|lane| lane.spawn(&shared, options.queue_max)).unzip();
         Ok(Self(Arc::new(Core {
@@ -395,7 +403,7 @@ pub(super) mod sqlite {
             if !migrate {
                 return Err(OpenError::NotMigrated { location: location.to_owned(), applied, known });
             }
-            // Not `run`: its future cannot be seen to be Send, and then neither could that of starting Aldis.
+            // Not `run`: the compiler cannot see that its future may move to another thread.
             MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(|e| failed(e.to_string()))?;
         }
         connection.close().await.map_err(unreachable)
@@ -554,7 +562,6 @@ pub(super) mod postgres {
             return Err(OpenError::NotMigrated { location, applied, known });
         }
         // Takes a lock of the whole database, so that processes that open it together do not migrate it together.
-        // Not `run`: its future cannot be seen to be Send, and then neither could that of starting Aldis.
         match MIGRATOR.run_direct(None, connection, false).await {
             Ok(()) => Ok(()),
             Err(MigrateError::VersionMissing(applied)) => Err(OpenError::TooNew { location, applied, known }),

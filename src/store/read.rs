@@ -98,7 +98,8 @@ pub(super) struct RunRow {
     workflow: String,
     version: i64,
     status: String,
-    wake_at: Option<i64>,
+    /// Of a running one: when it was due, until its owner's first commit.
+    pub(super) wake_at: Option<i64>,
     worker: Option<i64>,
     fence: i64,
     head: i64,
@@ -164,6 +165,7 @@ fn block_reason(code: &str, text: String) -> Option<BlockReason> {
         "unregistered" => BlockReason::Unregistered(text),
         "panicked" => BlockReason::Panicked(text),
         "undecodable" => BlockReason::Undecodable(text),
+        "too_large" => BlockReason::TooLarge(text),
         "foreign_wait" => BlockReason::ForeignWait(text),
         "corrupt" => BlockReason::Corrupt(text),
         _ => return None,

@@ -227,8 +227,7 @@ pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Fra
         if !arrivals.arrivals.is_empty() {
             let facts = writer_write(tx.again(), &arrivals).await?.arrivals;
             for (arrival, fact) in arrivals.arrivals.iter().zip(facts) {
-                if let ArrivalFact::New { run, ordinal, due } = fact {
-                    began.due |= due;
+                if let ArrivalFact::New { run, ordinal } = fact {
                     let signal = super::accept::pending(arrival, ordinal);
                     match began.signalled.iter_mut().find(|(key, _)| *key == run) {
                         Some((_, signals)) => signals.push(signal),

@@ -502,7 +502,7 @@ mod postgres {
     ) -> Result<bool, sqlx::Error> {
         let extended = sqlx::query(
             "update workers
-             set lease_until = $2
+             set lease_until = greatest(lease_until, $2)
              where key = $1",
         )
         .bind(worker.0)

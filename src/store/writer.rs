@@ -90,8 +90,8 @@ pub(super) struct Facts {
 /// What became of an arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ArrivalFact {
-    /// The signal was added; `due` if it made a waiting run due.
-    New { run: RunKey, ordinal: i64, due: bool },
+    /// The signal was added.
+    New { run: RunKey, ordinal: i64 },
     /// A signal with this id was accepted before, at that time.
     Already { run: RunKey, ordinal: i64, at: Instant },
     /// No such run.
@@ -809,10 +809,10 @@ impl Writer {
             .arrivals
             .iter()
             .zip(facts.arrivals)
-            .map(|(arrival, fact)| (arrival, super::accept::answer(arrival, &fact, doubtful), fact))
+            .map(|(arrival, fact)| (arrival, super::accept::answer(arrival, &fact, doubtful)))
             .collect();
-        super::accept::announce(shared, accepted.iter().map(|(arrival, answer, fact)| (*arrival, answer, fact)));
-        for ((_, answer, _), asked) in accepted.into_iter().zip(accepts) {
+        super::accept::announce(shared, accepted.iter().map(|(arrival, answer)| (*arrival, answer)));
+        for ((_, answer), asked) in accepted.into_iter().zip(accepts) {
             // Nobody in this loop is waited for: who has gone, has gone.
             let _ = asked.send(Ok(answer));
         }

@@ -18,7 +18,7 @@ struct Inner {
     kind: Kind,
     directory: tempfile::TempDir,
     #[cfg(feature = "postgres")]
-    schema: Option<crate::store::ScratchSchema>,
+    schema: Option<crate::store::Scratch>,
 }
 
 /// A scratch database could not be had.
@@ -35,7 +35,7 @@ pub enum DatabaseError {
     /// The server does not give a schema.
     #[cfg(feature = "postgres")]
     #[error("no schema can be made on the server of {POSTGRES}")]
-    Postgres(#[source] sqlx::Error),
+    Postgres(#[source] crate::store::OpenError),
 }
 
 impl Database {
@@ -64,7 +64,7 @@ impl Database {
     pub async fn postgres() -> Result<Self, DatabaseError> {
         let server = std::env::var(POSTGRES).map_err(|_| DatabaseError::NoServer)?;
         let directory = directory()?;
-        let schema = crate::store::ScratchSchema::make(&server).await.map_err(DatabaseError::Postgres)?;
+        let schema = crate::store::Scratch::beside(&server).await.map_err(DatabaseError::Postgres)?;
         let url = schema.url().to_owned();
         Ok(Self(Arc::new(Inner { url, kind: Kind::Postgres, directory, schema: Some(schema) })))
     }

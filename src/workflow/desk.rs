@@ -150,7 +150,7 @@ impl Desk {
             return Err(Answer::Cancelled);
         }
         let (name, input) = (work.name.to_owned(), work.input.clone());
-        state.asked.push(Event::StepScheduled(crate::journal::StepScheduled { op: op.clone(), name, input }));
+        state.asked.push(Event::StepScheduled(crate::journal::StepScheduled { op: op.clone(), name, input, shielded }));
         state.open(op.clone(), shielded, Kind::Step(Arc::new(work)));
         Ok(op)
     }
@@ -160,7 +160,7 @@ impl Desk {
         if state.refuses(shielded) {
             return Err(Answer::Cancelled);
         }
-        state.asked.push(Event::TimerArmed(crate::journal::TimerArmed { op: op.clone(), fire_at }));
+        state.asked.push(Event::TimerArmed(crate::journal::TimerArmed { op: op.clone(), fire_at, shielded }));
         state.timers.insert((fire_at, op.clone()));
         state.open(op.clone(), shielded, Kind::Timer(fire_at));
         Ok(op)
@@ -176,6 +176,7 @@ impl Desk {
             op: op.clone(),
             name: name.clone(),
             mode,
+            shielded,
         }));
         state.ordinal += 1;
         let ordinal = state.ordinal;

@@ -1,0 +1,286 @@
+//! The program `aldis`: a command line over the public face. One file per command.
+//!
+//! [`main`] takes the workflows of whoever calls it, so a user's own program has the same command line. Parses, calls,
+//! prints; decides nothing about runs. What it prints for people may change; what `--json` prints, the exit codes and the
+//! error codes are kept: scripts rely on them.
+//!
+//! SIGKILL at any time loses nothing: what the program has told of is in the store.
+
+mod bench;
+mod cancel;
+mod completions;
+mod doctor;
+mod error;
+mod export;
+mod import;
+mod journal;
+mod migrate;
+mod print;
+mod progress;
+mod replay;
+mod run;
+mod runs;
+mod show;
+mod signal;
+mod stop;
+mod work;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::error::Error;
+use crate::runtime::{Aldis, Client};
+use crate::workflow::Workflow;
+
+/// A durable runtime for AI agents that wait: every step journaled, in SQLite or Postgres, with replay.
+#[derive(Debug, Parser)]
+#[command(name = "aldis", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Where everything is kept: sqlite://path or postgres://user@host/database [default: sqlite://aldis.db]
+    #[arg(long, global = true, env = "ALDIS_STORE", hide_env_values = true, value_name = "URL")]
+    store: Option<String>,
+    /// Prints for machines: one JSON object a line, errors too
+    #[arg(long, global = true)]
+    json: bool,
+    /// Logs in JSON; how much is logged, ALDIS_LOG says (warn if it says nothing)
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts a run, and waits for its outcome
+    Run(run::Run),
+    /// Lists runs, newest first
+    Runs(runs::Runs),
+    /// Says how a run stands, and why it is not moving
+    Show(show::Show),
+    /// Prints a run's journal
+    Journal(journal::Journal),
+    /// Runs the code against a run's journal, without effects
+    Replay(replay::Replay),
+    /// Sends a signal to a run
+    Signal(signal::Signal),
+    /// Asks a run to cancel
+    Cancel(cancel::Cancel),
+    /// Advances runs until it is stopped
+    Work(work::Work),
+    /// Brings the store's schema up to date
+    Migrate,
+    /// Looks for what is wrong with a store and its runs
+    Doctor,
+    /// Measures what a store can do, and the engine on it
+    Bench(bench::Bench),
+    /// Writes a run as text, to be read or replayed elsewhere
+    Export(export::Export),
+    /// Brings in what `export` wrote
+    Import(import::Import),
+    /// Prints completions for a shell
+    Completions(completions::Completions),
+    /// The second process of `bench await`
+    #[command(hide = true)]
+    BenchResume(bench::Resume),
+}
+
+/// How a command ended. The numbers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// It was done; a run completed.
+    Good,
+    /// A run failed, a replay diverged, the doctor has found something.
+    Bad,
+    /// A run is blocked, or was cancelled.
+    Stopped,
+    /// A person or the system asked this process to stop before the run had ended.
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Good => 0,
+            Exit::Bad => 1,
+            Exit::Stopped => 3,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// The exit code for what was refused: wrong usage, or an error.
+const REFUSED: u8 = 2;
+
+/// A command line with one's own workflows.
+#[derive(Debug)]
+#[must_use = "nothing happens before it is run"]
+pub struct Program {
+    workflows: Vec<Workflow>,
+    build: Option<String>,
+}
+
+impl Program {
+    /// With these workflows.
+    pub fn new(workflows: impl IntoIterator<Item = Workflow>) -> Self {
+        Self { workflows: workflows.into_iter().collect(), build: None }
+    }
+
+    /// Names what the workflows were built from, where the file of the program does not tell: runs that another build
+    /// could not go on with are tried again.
+    pub fn build(mut self, build: impl Into<String>) -> Self {
+        self.build = Some(build.into());
+        self
+    }
+
+    /// Runs the command line of this process.
+    pub fn main(self) -> ExitCode {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let cli = match parse(&args) {
+            Ok(cli) => cli,
+            Err(refused) => return usage(&refused, &args),
+        };
+        log(cli.common.log_json);
+        let json = cli.common.json;
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(source) => return Error::Io { what: "the threads could not be started".into(), source }.told(json),
+        };
+        let build = self.build.unwrap_or_else(build_of_this_file);
+        let desk = Desk { common: cli.common, workflows: self.workflows, build };
+        match runtime.block_on(run(&desk, cli.command)) {
+            Ok(exit) => exit.into(),
+            Err(error) => error.told(json),
+        }
+    }
+}
+
+/// Runs the command line with these workflows: `fn main() -> ExitCode { aldis::cli::main([my_workflow()]) }`.
+pub fn main(workflows: impl IntoIterator<Item = Workflow>) -> ExitCode {
+    Program::new(workflows).main()
+}
+
+/// What a command has in hand.
+struct Desk {
+    common: Common,
+    workflows: Vec<Workflow>,
+    build: String,
+}
+
+impl Desk {
+    fn store(&self) -> &str {
+        self.common.store.as_deref().unwrap_or("sqlite://aldis.db")
+    }
+
+    fn json(&self) -> bool {
+        self.common.json
+    }
+
+    fn aldis(&self) -> Aldis {
+        Aldis::open(self.store()).workflows(self.workflows.clone()).build(self.build.clone())
+    }
+
+    /// For commands that want a store that is there: looking must not make one.
+    async fn client(&self) -> Result<Client, Error> {
+        Ok(self.aldis().store_options(|options| options.migrate = false).connect().await?)
+    }
+}
+
+async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
+    match command {
+        Command::Run(asked) => run::run(desk, asked).await,
+        Command::Runs(asked) => runs::run(desk, asked).await,
+        Command::Show(asked) => show::run(desk, asked).await,
+        Command::Journal(asked) => journal::run(desk, asked).await,
+        Command::Replay(asked) => replay::run(desk, asked).await,
+        Command::Signal(asked) => signal::run(desk, asked).await,
+        Command::Cancel(asked) => cancel::run(desk, asked).await,
+        Command::Work(asked) => work::run(desk, asked).await,
+        Command::Migrate => migrate::run(desk).await,
+        Command::Doctor => doctor::run(desk).await,
+        Command::Bench(asked) => bench::run(desk, asked).await,
+        Command::Export(asked) => export::run(desk, asked).await,
+        Command::Import(asked) => import::run(desk, asked).await,
+        Command::Completions(asked) => completions::run(&asked),
+        Command::BenchResume(asked) => bench::resume(desk, asked).await,
+    }
+}
+
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&Cli::command().try_get_matches_from(args)?)
+}
+
+/// Help and version go to standard output; what cannot be understood goes where errors go.
+fn usage(refused: &clap::Error, args: &[OsString]) -> ExitCode {
+    let asked = matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if !asked && args.iter().any(|arg| arg == "--json") {
+        return Error::Usage(in_one_line(refused)).told(true);
+    }
+    // Nobody is left to be told if that fails.
+    let _ = refused.print();
+    if asked { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+/// What is wrong and what may help, without the usage.
+fn in_one_line(refused: &clap::Error) -> String {
+    let text = refused.to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
+    said.join("; ").trim_start_matches("error: ").to_owned()
+}
+
+fn log(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_env_var("ALDIS_LOG")
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // A program that has set up its own log keeps it.
+    let _ = if json { log.json().try_init() } else { log.try_init() };
+}
+
+/// Another file is another build: its code may go on with what the last one could not.
+fn build_of_this_file() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let file = std::env::current_exe().and_then(std::fs::metadata);
+    let made = file.and_then(|file| Ok((file.len(), file.modified()?)));
+    match made.map(|(size, at)| (size, at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())) {
+        Ok((size, at)) => format!("{version}+{:x}.{:x}", at.as_millis(), size),
+        Err(_) => version.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_get_in_each_others_way() {
+        Cli::command().debug_assert();
+        let names: Vec<_> = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+        for name in names {
+            // Arguments of all commands and of this one meet only once a command is parsed.
+            let refused = parse(&["aldis".into(), name.clone().into(), "--no-such".into()]).map(drop).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::UnknownArgument, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_told_in_one_line() {
+        let refused = parse(&["aldis".into(), "shwo".into()]).map(drop).unwrap_err();
+        insta::assert_snapshot!(in_one_line(&refused), @"unrecognized subcommand 'shwo'; tip: a similar subcommand exists: 'show'");
+    }
+}
