@@ -296,7 +296,7 @@ impl Engine {
         let here = self.shared.activity.next_alarm();
         let now = self.shared.clock.now();
         // What is due and was not taken waits for room, or for another worker.
-        let there = self.shared.store.next_wake().await?.filter(|at| *at > now);
+        let there = self.shared.store.next_wake(now).await?;
         Ok(here.into_iter().chain(there).min())
     }
 
