@@ -359,7 +359,7 @@ pub(super) mod postgres {
         }
     }
 
-    pub(super) async fn next_wake(reads: &Reads, now: Instant) -> Result<Option<i64>, sqlx::Error> {
+    pub(super) async fn next_wake(reads: &Reads, now: super::Instant) -> Result<Option<i64>, sqlx::Error> {
         reads
             .read(|mut connection| async move {
                 sqlx::query_scalar(
