@@ -700,7 +700,7 @@ impl Driver {
             )));
         }
         if matches!(sealed.leaves, Left::Blocked | Left::Ended) {
-            if let (Some(ended), Some(outcome)) = (held.ended.take(), live.outcome.take()) {
+            if let (Left::Ended, Some(ended), Some(outcome)) = (sealed.leaves, held.ended.take(), live.outcome.take()) {
                 // Whoever asked may have gone.
                 let _ = ended.send(outcome);
             }
