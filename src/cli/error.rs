@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::REFUSED;
 use crate::intake::{CatalogueError, StartError};
+use crate::store::StartRefused;
 use crate::{bench, runtime, store};
 
 /// Why a command was not done.
@@ -84,6 +85,9 @@ impl Error {
             Self::Runtime(runtime::Error::Start(StartError::Catalogue(CatalogueError::Unknown(unknown)))) => {
                 let names = unknown.registered.iter().map(|tag| tag.rsplit_once(" v").map_or(tag.as_str(), |(n, _)| n));
                 nearest(&unknown.asked, names).map(|name| format!("did you mean {name:?}?"))
+            }
+            Self::Runtime(runtime::Error::Start(StartError::Refused(StartRefused::Open { .. }))) => {
+                Some("`aldis wait` waits for that run".into())
             }
             Self::Runtime(runtime::Error::Open(store::OpenError::Unreachable { location, .. }))
                 if location.starts_with("sqlite:") =>

@@ -18,14 +18,17 @@ pub(super) async fn run(desk: &Desk, asked: Journal) -> Result<Exit, Error> {
     let client = desk.client().await?;
     let journal = client.find(&asked.run).await?.journal().await?;
     client.store().close().await;
-    if desk.json() {
-        for line in &journal {
-            print::json(&flat(line)?)?;
-        }
-    } else {
-        print::text(&journal::print(&journal))?;
-    }
+    print(desk, &journal)?;
     Ok(Exit::Good)
+}
+
+/// Prints a journal.
+pub(super) fn print(desk: &Desk, journal: &[Recorded]) -> Result<(), Error> {
+    if desk.json() {
+        journal.iter().try_for_each(|line| print::json(&flat(line)?))
+    } else {
+        print::text(&journal::print(journal))
+    }
 }
 
 /// A line as one flat object: its place, time, event and name, then what the event itself has.

@@ -23,6 +23,7 @@ mod runs;
 mod show;
 mod signal;
 mod stop;
+mod wait;
 mod work;
 
 use std::ffi::OsString;
@@ -63,6 +64,8 @@ struct Common {
 enum Command {
     /// Starts a run, and waits for its outcome
     Run(run::Run),
+    /// Waits for the outcome of a run that was started before
+    Wait(wait::Wait),
     /// Lists runs, newest first
     Runs(runs::Runs),
     /// Says how a run stands, and why it is not moving
@@ -198,6 +201,7 @@ impl Desk {
 async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
     match command {
         Command::Run(asked) => run::run(desk, asked).await,
+        Command::Wait(asked) => wait::run(desk, asked).await,
         Command::Runs(asked) => runs::run(desk, asked).await,
         Command::Show(asked) => show::run(desk, asked).await,
         Command::Journal(asked) => journal::run(desk, asked).await,
@@ -223,11 +227,19 @@ fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
 fn usage(refused: &clap::Error, args: &[OsString]) -> ExitCode {
     let asked = matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !asked && args.iter().any(|arg| arg == "--json") {
-        return Error::Usage(refused.to_string().trim_end().to_owned()).told(true);
+        return Error::Usage(in_one_line(refused)).told(true);
     }
     // Nobody is left to be told if that fails.
     let _ = refused.print();
     if asked { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+/// What is wrong and what may help, without the usage.
+fn in_one_line(refused: &clap::Error) -> String {
+    let text = refused.to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
+    said.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 fn log(json: bool) {
@@ -236,7 +248,10 @@ fn log(json: bool) {
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
         .with_env_var("ALDIS_LOG")
         .from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // A program that has set up its own log keeps it.
     let _ = if json { log.json().try_init() } else { log.try_init() };
 }
@@ -249,5 +264,27 @@ fn build_of_this_file() -> String {
     match made.map(|(size, at)| (size, at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())) {
         Ok((size, at)) => format!("{version}+{:x}.{:x}", at.as_millis(), size),
         Err(_) => version.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_get_in_each_others_way() {
+        Cli::command().debug_assert();
+        let names: Vec<_> = Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+        for name in names {
+            // Arguments of all commands and of this one meet only once a command is parsed.
+            let refused = parse(&["aldis".into(), name.clone().into(), "--no-such".into()]).map(drop).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::UnknownArgument, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_told_in_one_line() {
+        let refused = parse(&["aldis".into(), "shwo".into()]).map(drop).unwrap_err();
+        insta::assert_snapshot!(in_one_line(&refused), @"unrecognized subcommand 'shwo'; tip: a similar subcommand exists: 'show'");
     }
 }

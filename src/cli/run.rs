@@ -57,6 +57,9 @@ pub(super) struct Run {
     /// Begins not before this: a span such as 90s or 2h, or a time as of RFC 3339
     #[arg(long, value_name = "WHEN")]
     delay: Option<When>,
+    /// Prints the run's journal once it has settled
+    #[arg(long, conflicts_with = "detach")]
+    journal: bool,
     /// How long steps may go on after this process was asked to stop
     #[arg(long, default_value = "10s", value_name = "SPAN")]
     grace: Span,
@@ -120,40 +123,66 @@ impl FromStr for When {
 pub(super) async fn run(desk: &Desk, asked: Run) -> Result<Exit, Error> {
     let input = input(asked.input.as_deref())?;
     let options = options(&asked)?;
-    let grace = asked.grace.0;
+    let wanted = Wanted::New { workflow: asked.workflow, input, options: Box::new(options) };
     if asked.detach {
         let client = desk.aldis().connect().await?;
-        started(desk, client.start(&asked.workflow, input, options).await?)?;
+        wanted.handle(desk, &client).await?;
         client.store().close().await;
         return Ok(Exit::Good);
     }
+    advance_or_wait(desk, wanted, After { journal: asked.journal, grace: asked.grace.0 }).await
+}
+
+/// The run whose outcome is waited for.
+pub(super) enum Wanted {
+    /// One that is to be started.
+    New { workflow: String, input: Payload, options: Box<StartOptions> },
+    /// The latest one with this id.
+    Run(String),
+}
+
+impl Wanted {
+    async fn handle(self, desk: &Desk, client: &Client) -> Result<RunHandle, Error> {
+        match self {
+            Self::New { workflow, input, options } => started(desk, client.start(&workflow, input, *options).await?),
+            Self::Run(id) => Ok(client.find(&id).await?),
+        }
+    }
+}
+
+/// What is to be done once the run has settled, or this process is asked to stop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct After {
+    /// Prints the journal.
+    pub(super) journal: bool,
+    /// How long steps may go on.
+    pub(super) grace: Duration,
+}
+
+/// Waits for a run's outcome. Where nobody advances the runs of the store, this process does meanwhile.
+pub(super) async fn advance_or_wait(desk: &Desk, wanted: Wanted, after: After) -> Result<Exit, Error> {
     // From here on a signal of the system leaves the run in good order.
     let stop = Stop::listen()?;
     match desk.aldis().start().await {
         Ok(runtime) => {
-            let started_as = runtime.start(&asked.workflow, input, options).await;
-            let run = match started_as {
-                Ok(new) => started(desk, new)?,
-                Err(error) => {
-                    runtime.drain(Duration::ZERO).await?;
-                    return Err(error.into());
-                }
+            let exit = match wanted.handle(desk, runtime.client()).await {
+                Ok(run) => wait(desk, &run, after, stop).await,
+                Err(error) => Err(error),
             };
-            let exit = wait(desk, &run, stop).await;
-            runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { grace } else { Duration::ZERO }).await?;
+            runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { after.grace } else { Duration::ZERO }).await?;
             exit
         }
-        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, &asked.workflow, input, options, stop).await,
+        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, wanted, after, stop).await,
         Err(error) => Err(error.into()),
     }
 }
 
 /// Another process advances the runs: it gets the run, and is replaced if it ends first.
-async fn beside(desk: &Desk, workflow: &str, input: Payload, options: StartOptions, stop: Stop) -> Result<Exit, Error> {
+async fn beside(desk: &Desk, wanted: Wanted, after: After, stop: Stop) -> Result<Exit, Error> {
     let client: Client = desk.aldis().connect().await?;
-    let run = started(desk, client.start(workflow, input, options).await?)?;
+    let run = wanted.handle(desk, &client).await?;
     let successor = tokio::spawn(desk.aldis().standby(true).start());
-    let exit = wait(desk, &run, stop).await;
+    let exit = wait(desk, &run, after, stop).await;
     if successor.is_finished() {
         let runtime: Result<Runtime, runtime::Error> =
             successor.await.map_err(|e| Error::io("the engine ended early")(std::io::Error::other(e)))?;
@@ -221,7 +250,7 @@ fn started(desk: &Desk, (run, how): (RunHandle, Started)) -> Result<RunHandle, E
 }
 
 /// Waits until the run has settled, and prints what became of it.
-async fn wait(desk: &Desk, run: &RunHandle, mut stop: Stop) -> Result<Exit, Error> {
+async fn wait(desk: &Desk, run: &RunHandle, after: After, mut stop: Stop) -> Result<Exit, Error> {
     let settled = tokio::select! {
         settled = run.settled() => settled?,
         never = watch(run, desk.json()) => match never {},
@@ -230,6 +259,9 @@ async fn wait(desk: &Desk, run: &RunHandle, mut stop: Stop) -> Result<Exit, Erro
             return Ok(Exit::Interrupted);
         }
     };
+    if after.journal {
+        super::journal::print(desk, &run.journal().await?)?;
+    }
     tell(desk, run, &settled)
 }
 

@@ -77,10 +77,10 @@ fn text(shown: &Shown, live: bool) -> String {
         lines.push(format!("  cancel     requested: {request}"));
     }
     if shown.undos > 0 {
-        lines.push(format!("  undo list  {} compensations", shown.undos));
+        lines.push(format!("  undo list  compensations: {}", shown.undos));
     }
     if shown.signals_pending > 0 {
-        lines.push(format!("  pending    {} signals not taken", shown.signals_pending));
+        lines.push(format!("  pending    signals not taken: {}", shown.signals_pending));
     }
     if let Some(output) = &shown.output {
         lines.push(format!("  output     {output}"));

@@ -20,14 +20,15 @@ pub(super) struct Signal {
     /// The signal's name
     name: String,
     /// The value as JSON; - for standard input
-    json: String,
+    #[arg(value_name = "JSON")]
+    value: String,
     /// The sender's own id of the signal: the same id again is the same signal
     #[arg(long, value_name = "KEY")]
     id: Option<String>,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Signal) -> Result<Exit, Error> {
-    let mut text = asked.json;
+    let mut text = asked.value;
     if text == "-" {
         text.clear();
         let read = std::io::stdin().read_to_string(&mut text);

@@ -20,11 +20,34 @@ pub(super) struct Work {
     /// What people see as this worker's name
     #[arg(long)]
     name: Option<String>,
+    /// How long this worker may be silent before others take over its runs (Postgres)
+    #[arg(long, env = "ALDIS_LEASE", default_value = "10s", value_name = "SPAN")]
+    lease: Span,
+    /// How often the store is looked at when nobody has given a hint
+    #[arg(long, env = "ALDIS_POLL", default_value = "1s", value_name = "SPAN")]
+    poll: Span,
+    /// The most runs that are worked on at the same time; more stay due in the store
+    #[arg(long, env = "ALDIS_IN_FLIGHT_MAX", default_value_t = 10_000, value_name = "N")]
+    in_flight_max: usize,
+    /// The most waiting runs that are kept in memory, so that they go on without a replay
+    #[arg(long, env = "ALDIS_LIVE_MAX", default_value_t = 1_000, value_name = "N")]
+    live_max: usize,
+    /// How many connections write (Postgres); runs are spread over them
+    #[arg(long, env = "ALDIS_WRITERS", default_value_t = 1, value_name = "N")]
+    writers: usize,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Work) -> Result<Exit, Error> {
     let mut stop = Stop::listen()?;
-    let mut aldis = desk.aldis().standby(asked.standby);
+    let mut aldis =
+        desk.aldis().standby(asked.standby).store_options(|options| options.writers = asked.writers).engine_options(
+            |options| {
+                options.lease = asked.lease.0;
+                options.poll = asked.poll.0;
+                options.in_flight_max = asked.in_flight_max;
+                options.live_max = asked.live_max;
+            },
+        );
     if let Some(name) = asked.name {
         aldis = aldis.worker(name);
     }

@@ -1,7 +1,7 @@
 //! One attempt at a step: a task of its own, with its limits of time, its cancellation and what it reports.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::activity::Busy;
+use super::activity::{Alarm, Busy};
 use super::driver::Woken;
 use super::live::{OpenStep, Said, panic_message};
 use crate::clock::Instant;
@@ -33,11 +33,15 @@ pub type MockResult = Result<Payload, AttemptFailure>;
 #[derive(Debug)]
 pub(super) struct Attempt {
     cancel: CancellationToken,
+    life: Weak<Life>,
 }
 
 impl Attempt {
     /// Tells the body to stop; it is dropped if it has not after the grace.
     pub(super) fn give_up(&self) {
+        if let Some(life) = self.life.upgrade() {
+            life.is_told_to_stop();
+        }
         self.cancel.cancel();
     }
 }
@@ -89,8 +93,8 @@ impl Job {
 /// Begins an attempt. What comes of it is told to the run's driver, once.
 pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
     let cancel = shared.kill.child_token();
-    let attempt = Attempt { cancel: cancel.clone() };
     let life = Life::begin(shared);
+    let attempt = Attempt { cancel: cancel.clone(), life: Arc::downgrade(&life) };
     let under_way = shared.activity.body();
     let shared = Arc::clone(shared);
     let kill = shared.kill.clone();
@@ -118,6 +122,7 @@ pub(super) fn begin(shared: &Arc<Shared>, job: Job) -> Attempt {
             shared.tell(job.run, Woken::Said { run: job.run, said: Said::Done { op: job.op, result } });
         }
         // Only now: the word has been given to the driver.
+        life.has_reacted();
         drop(under_way);
         drop(life);
     }));
@@ -142,19 +147,20 @@ async fn within_limits(
         idle: policy.idle_timeout,
         total: policy.retry.total.map(|total| (job.step.since, total)),
     };
+    let alarm = limits.next(life).map(|(at, _)| shared.activity.alarm(at));
     tokio::pin!(body);
     let timeout = tokio::select! {
         biased;
         result = &mut body => return Some(caught(result)),
         () = cancel.cancelled() => None,
-        timeout = limits.run_out(shared, life) => Some(timeout),
+        timeout = limits.run_out(shared, life, alarm) => Some(timeout),
     };
     cancel.cancel();
     // It was told to stop; what it still returns counts only if nobody has said yet that its time is up.
     let wound_up = tokio::select! {
         biased;
         _ = &mut body => true,
-        () = rest_until(shared, life, shared.clock.now() + shared.options.stop_grace) => false,
+        () = wait_out(shared, life, shared.clock.now() + shared.options.stop_grace) => false,
     };
     if !wound_up {
         tracing::warn!(run = %job.id, step = job.work.name, op = %job.op, "a body did not stop in time and was dropped");
@@ -171,27 +177,33 @@ struct Limits {
 }
 
 impl Limits {
-    /// Returns when the first of them has run out.
-    async fn run_out(&self, shared: &Arc<Shared>, life: &Arc<Life>) -> Timeout {
+    /// The one that runs out first, as things stand.
+    fn next(&self, life: &Life) -> Option<(Instant, Timeout)> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let limits = [
+            self.attempt.map(|span| (self.began + span, Timeout::Attempt(millis(span)))),
+            self.idle.map(|span| (life.last_sign().max(self.began) + span, Timeout::Idle(millis(span)))),
+            self.total.map(|(since, span)| (since + span, Timeout::Total(millis(span)))),
+        ];
+        limits.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Returns when the first of them has run out. The alarm for it is set already, before the body is first polled.
+    async fn run_out(&self, shared: &Arc<Shared>, life: &Arc<Life>, mut alarm: Option<Alarm>) -> Timeout {
         loop {
-            let limits = [
-                self.attempt.map(|span| (self.began + span, Timeout::Attempt(millis(span)))),
-                self.idle.map(|span| (life.last_sign().max(self.began) + span, Timeout::Idle(millis(span)))),
-                self.total.map(|(since, span)| (since + span, Timeout::Total(millis(span)))),
-            ];
-            let Some((at, timeout)) = limits.into_iter().flatten().min_by_key(|(at, _)| *at) else {
+            let Some((at, timeout)) = self.next(life) else {
                 return std::future::pending().await;
             };
             if at <= shared.clock.now() {
+                life.is_told_to_stop();
                 return timeout;
             }
-            let alarm = shared.activity.alarm(at);
+            // The next alarm is set before the last one is taken back: nobody may look past it in between.
+            alarm.replace(shared.activity.alarm(at));
             tokio::select! {
                 () = shared.clock.sleep_until(at) => {}
                 () = life.signs.notified() => {}
             }
-            drop(alarm);
         }
     }
 }
@@ -206,18 +218,28 @@ async fn rest_until(shared: &Arc<Shared>, life: &Arc<Life>, at: Instant) {
     drop(alarm);
 }
 
+/// Waits for a body that was told to stop and has not.
+async fn wait_out(shared: &Arc<Shared>, life: &Arc<Life>, at: Instant) {
+    let alarm = shared.activity.alarm(at);
+    life.has_reacted();
+    rest_until(shared, life, at).await;
+    drop(alarm);
+}
+
 /// Whether a body is doing something, and when it last said so.
 #[derive(Debug)]
 struct Life {
     shared: Arc<Shared>,
     state: Mutex<(usize, Option<Busy>, Instant)>,
     signs: Notify,
+    /// Held from the moment at which the body is told to stop until it has had the chance to.
+    stopping: Mutex<Option<Busy>>,
 }
 
 impl Life {
     fn begin(shared: &Arc<Shared>) -> Arc<Self> {
         let state = Mutex::new((0, Some(shared.activity.begin()), shared.clock.now()));
-        Arc::new(Self { shared: Arc::clone(shared), state, signs: Notify::new() })
+        Arc::new(Self { shared: Arc::clone(shared), state, signs: Notify::new(), stopping: Mutex::default() })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, (usize, Option<Busy>, Instant)> {
@@ -231,6 +253,16 @@ impl Life {
 
     fn last_sign(&self) -> Instant {
         self.state().2
+    }
+
+    /// Counts as busy, even if the body rests: it is about to be woken.
+    fn is_told_to_stop(&self) {
+        let busy = self.shared.activity.begin();
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(busy);
+    }
+
+    fn has_reacted(&self) {
+        self.stopping.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn rest(self: &Arc<Self>) -> Resting {

@@ -158,9 +158,22 @@ impl RunHandle {
         }
     }
 
-    /// Waits for the run's end in this process. None if it does not end here: it was let go, or is somebody else's.
+    /// Waits for the run's end in this process. None if it does not end here: it was let go, or another one ended it.
     async fn ended_here(&self) -> Option<Outcome> {
-        self.here.clone()?.await.ok()
+        let here = self.here.clone()?;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = here.clone() => return outcome.ok(),
+                () = self.client.inner.clock.sleep(POLL) => {}
+            }
+            match self.store().get(self.key).await {
+                Ok(Some(run))
+                    if matches!(run.status, Status::Due { .. } | Status::Running { .. } | Status::Waiting { .. }) => {}
+                // Ended or blocked elsewhere, or unreadable: the caller looks for itself and says so.
+                _ => return here.now_or_never().and_then(Result::ok),
+            }
+        }
     }
 
     /// How it stands, and a bell that rings when that changes for good in this process.

@@ -28,7 +28,19 @@ use crate::workflow::{Published, Signal, Update};
 pub struct Crash<S> {
     setup: S,
     faults: Vec<Fault>,
-    in_order: bool,
+    journals: Journals,
+    opening: bool,
+}
+
+/// How far the journals of two worlds must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Journals {
+    /// Line by line.
+    Same,
+    /// In their lines, whatever the order.
+    SameLines,
+    /// In how the run stands at the end.
+    SameEnds,
 }
 
 /// What playing a scenario came to.
@@ -65,7 +77,12 @@ const ASKS_MAX: usize = 20;
 impl<S: Fn(&Ledger) -> Setup> Crash<S> {
     /// For each world a setup is made anew; its bodies may write to the world's ledger.
     pub fn of(setup: S) -> Self {
-        Self { setup, faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer], in_order: true }
+        Self {
+            setup,
+            faults: vec![Fault::CrashBefore, Fault::CrashAfter, Fault::LoseAnswer],
+            journals: Journals::Same,
+            opening: false,
+        }
     }
 
     /// Only these faults.
@@ -74,9 +91,22 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         self
     }
 
+    /// Strikes at the writes of the first start of Aldis as well, which are the same in every scenario.
+    pub fn opening_too(mut self) -> Self {
+        self.opening = true;
+        self
+    }
+
     /// Bodies run side by side, so their results may be recorded in another order.
     pub fn in_any_order(mut self) -> Self {
-        self.in_order = false;
+        self.journals = Journals::SameLines;
+        self
+    }
+
+    /// What is recorded depends on who was faster, such as how signals fall into batches: only what the scenario
+    /// returns, how the runs stand at the end, and the invariants are compared.
+    pub fn whatever_is_recorded(mut self) -> Self {
+        self.journals = Journals::SameEnds;
         self
     }
 
@@ -95,7 +125,8 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         if !peace.broken.is_empty() {
             return Err(Error::Broken { problems: peace.broken });
         }
-        let worlds = self.faults.iter().flat_map(|fault| (1..=peace.writes).map(move |write| (*fault, write)));
+        let first = if self.opening { 1 } else { peace.opened + 1 };
+        let worlds = self.faults.iter().flat_map(|fault| (first..=peace.writes).map(move |write| (*fault, write)));
         let played = worlds.map(|(fault, write)| {
             let (peace, scenario, this) = (&peace, &scenario, &self);
             async move {
@@ -129,12 +160,17 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         let setup = (self.setup)(&ledger);
         let database = Database::of(setup.kind()).await?;
         let world = World::begin(setup, database.clone(), ledger, faults.clone()).await?;
+        let opened = faults.writes();
         let value = scenario(world.clone()).await?;
         world.run_to_rest().await?;
         let mut played = world.result(value).await?;
-        played.writes = faults.writes();
-        if !self.in_order {
-            played.runs.values_mut().for_each(|lines| lines.sort());
+        (played.opened, played.writes) = (opened, faults.writes());
+        for lines in played.runs.values_mut() {
+            match self.journals {
+                Journals::Same => {}
+                Journals::SameLines => lines.sort(),
+                Journals::SameEnds => drop(lines.drain(..lines.len().saturating_sub(1))),
+            }
         }
         drop(world);
         database.remove().await;
@@ -151,6 +187,7 @@ impl<S> Debug for Crash<S> {
 /// What came of one world.
 struct Played<T> {
     value: T,
+    opened: u64,
     writes: u64,
     runs: BTreeMap<String, Vec<String>>,
     ledger: BTreeMap<String, String>,
@@ -463,7 +500,7 @@ impl World {
             drop(kit.kill().await);
         }
         let (ledger, attempts) = (self.0.ledger.entries(), self.0.attempts.all());
-        Ok(Played { value, writes: 0, runs, ledger, attempts, broken })
+        Ok(Played { value, opened: 0, writes: 0, runs, ledger, attempts, broken })
     }
 }
 

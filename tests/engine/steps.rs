@@ -73,6 +73,7 @@ impl Fault for Declined {
 each_store! {
     async fn steps_one_after_the_other_survive_every_crash(kind) {
         let survived = Crash::of(|ledger| kit(kind).workflow(counting(ledger)))
+            .opening_too()
             .survives(async |world| {
                 world.start("r", "counting", &3).await?;
                 world.output::<u32>("r").await

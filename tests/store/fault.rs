@@ -185,7 +185,7 @@ each_store! {
         let counted = store.elsewhere_with(Options { faults: Some(faults.clone()), ..Options::default() }).await;
         counted.get(held.run).await.unwrap();
         counted.past(held.run).await;
-        counted.next_wake().await.unwrap();
+        counted.next_wake(at(0)).await.unwrap();
         assert_eq!(faults.writes(), 0);
         counted.applied(held.adds([finished("1")])).await;
         counted.accepted(signal(&held, "go", "s-1")).await;

@@ -1,0 +1,15 @@
+//! The program `aldis`, seen from outside: exit codes, what it prints, and what a SIGKILL leaves behind.
+//!
+//! The Postgres half wants `ALDIS_TEST_POSTGRES`; `.ci/test` brings one up.
+#![cfg(feature = "cli")]
+
+#[path = "cli/commands.rs"]
+mod commands;
+#[path = "cli/examples.rs"]
+mod examples;
+#[path = "cli/kill.rs"]
+mod kill;
+#[path = "cli/refusals.rs"]
+mod refusals;
+#[path = "cli/support.rs"]
+mod support;
