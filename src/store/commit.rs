@@ -609,7 +609,8 @@ pub(super) mod postgres {
     /// How often a part that ran into another process's unfinished write is sent again at once.
     const AGAIN_MAX: usize = 4;
 
-    /// One part of a batch. On no open transaction it is tried again at once if it met another process's unfinished write.
+    /// One part of a batch. On no open transaction it is tried again at once if it met another process's unfinished
+    /// write.
     macro_rules! part {
         ($frame:expr, $doing:expr) => {{
             let mut tries = 1;
@@ -630,10 +631,10 @@ pub(super) mod postgres {
 
     /// With `Frame::Whole` on no open transaction, with `Frame::Inside` in the open one.
     ///
-    /// On no open transaction each part is one statement and a transaction of its own. One statement cannot change a row
-    /// twice, and an arrival may be for a run that also has a commit in the batch; one transaction of several statements
-    /// would lock rows out of order, and wait for another process in a circle. If a later part fails, the batch is there
-    /// partly, and is sent again as one whose outcome is unknown.
+    /// On no open transaction each part is one statement and a transaction of its own. One statement cannot change a
+    /// row twice, and an arrival may be for a run that also has a commit in the batch; one transaction of several
+    /// statements would lock rows out of order, and wait for another process in a circle. If a later part fails, the
+    /// batch is there partly, and is sent again as one whose outcome is unknown.
     pub(super) async fn write(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
         let mut facts = Facts::default();
         if !batch.arrivals.is_empty() {
@@ -651,13 +652,13 @@ pub(super) mod postgres {
 
     /// Applies what may be applied and says how the rest stands.
     ///
-    /// Under READ COMMITTED a statement that waited for a row's lock looks at that row again, but not at other rows: every
-    /// condition is therefore on columns of the row that is locked. Rows are locked in the order of their keys, as an
-    /// index scan over `any` goes in that order; so two processes do not wait for each other in a circle.
+    /// Under READ COMMITTED a statement that waited for a row's lock looks at that row again, but not at other rows:
+    /// every condition is therefore on columns of the row that is locked. Rows are locked in the order of their keys, as
+    /// an index scan over `any` goes in that order; so two processes do not wait for each other in a circle.
     async fn commit(tx: &mut PgConnection, batch: &Batch) -> Result<Vec<CommitFact>, sqlx::Error> {
         let mut facts = HashMap::with_capacity(batch.commits.len());
         let asked: Vec<Asked<'_>> = batch.commits.iter().zip(batch.fences.iter().copied()).collect();
-        // Runs that are ended to make room for others come first: a statement does not see what another part of it does.
+        // Runs that are ended to make room for others come first: no part of a statement sees what another part does.
         let (ends, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, fence)| fence.is_some());
         for asked in [ends, others] {
             if !asked.is_empty() {
@@ -693,8 +694,8 @@ pub(super) mod postgres {
         Ok(())
     }
 
-    /// How the rows stand that refused a commit. What refused it still does: fences and counters only grow, and only the
-    /// owner moves the head.
+    /// How the rows stand that refused a commit. What refused it still does: fences and counters only grow, and only
+    /// the owner moves the head.
     async fn stand(tx: &mut PgConnection, refused: &[Asked<'_>]) -> Result<Vec<CommitFact>, sqlx::Error> {
         let keys: Vec<i64> = refused.iter().map(|(it, _)| it.run.0).collect();
         let begun = Begun::of(refused);
@@ -855,7 +856,10 @@ pub(super) mod postgres {
                update runs r
                set head = r.head + c.lines,
                    status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
+                   wake_at = case
+                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
+                     else c.wake_at
+                   end,
                    worker = c.worker,
                    block_code = null,
                    block_text = null,
@@ -927,7 +931,10 @@ pub(super) mod postgres {
                update runs r
                set head = r.head + c.lines,
                    status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
+                   wake_at = case
+                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
+                     else c.wake_at
+                   end,
                    worker = c.worker,
                    block_code = null,
                    block_text = null,
@@ -1010,7 +1017,11 @@ pub(super) mod postgres {
              ),
              taking as materialized (
                select t.run, (
-                        select s.ctid from signals s where s.run = t.run and s.ordinal = t.ordinal and s.taken = 0) as row
+                        select s.ctid
+                        from signals s
+                        where s.run = t.run
+                          and s.ordinal = t.ordinal
+                          and s.taken = 0) as row
                from (select distinct run, ordinal from unnest($26::bigint[], $27::bigint[]) as t (run, ordinal)) t
              ),
              counted as (
@@ -1030,8 +1041,8 @@ pub(super) mod postgres {
                returning r.key
              ),
              begun as (
-               insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, fence, head, block_code,
-                                 block_text, block_build, closed_at, created_at, updated_at)
+               insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
+                                 block_code, block_text, block_build, closed_at, created_at, updated_at)
                select b.key, b.namespace, b.id, b.workflow, b.version, c.status, c.wake_at, c.worker, c.leaves_fence,
                       c.lines, c.block_code, c.block_text, c.block_build,
                       case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end, c.at, c.at
@@ -1048,7 +1059,10 @@ pub(super) mod postgres {
                set fence = c.leaves_fence,
                    head = r.head + c.lines,
                    status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case when c.status = 'waiting' and c.seen < r.signals_accepted then c.at else c.wake_at end,
+                   wake_at = case
+                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
+                     else c.wake_at
+                   end,
                    worker = c.worker,
                    signals_pending = r.signals_pending - coalesce(counted.signals, 0),
                    block_code = c.block_code,

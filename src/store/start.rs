@@ -535,8 +535,8 @@ mod postgres {
 
     /// The runs that idempotency keys name.
     ///
-    /// A key that is not there has no row to lock. So a lock by its hash stands for it until the transaction ends: of two
-    /// processes that start under one key, the second sees what the first has begun.
+    /// A key that is not there has no row to lock. So a lock by its hash stands for it until the transaction ends: of
+    /// two processes that start under one key, the second sees what the first has begun.
     async fn spent(tx: &mut PgConnection, starts: &[&Start]) -> Result<Vec<(usize, RunKey)>, sqlx::Error> {
         let (mut namespaces, mut keys, mut ats, mut of) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (i, start) in starts.iter().enumerate() {

@@ -521,9 +521,9 @@ mod postgres {
         .bind(now.0)
         .execute(&mut *tx)
         .await?;
-        // A worker that is late may have claimed or begun a run after its row was removed: so it is the runs whose worker
-        // is not there. A worker's row is there before its runs are. The owners are found one by one in the index,
-        // however many runs each has.
+        // A worker that is late may have claimed or begun a run after its row was removed: so it is the runs whose
+        // worker is not there. A worker's row is there before its runs are. The owners are found one by one in the
+        // index, however many runs each has.
         let freed = sqlx::query(
             "with recursive owner (key) as (
                select min(worker) from runs where worker is not null

@@ -1049,8 +1049,8 @@ pub(super) mod postgres {
         tx.execute("rollback").await.map(drop)
     }
 
-    /// By SQLSTATE. What another transaction or a full server is to blame for may be sent again; a server that shuts down,
-    /// an administrator who ends the connection, or a standby that takes no writes, call for another connection.
+    /// By SQLSTATE. What another transaction or a full server is to blame for may be sent again; a server that shuts
+    /// down, an administrator who ends the connection, or a standby that takes no writes, call for another connection.
     pub(super) fn trouble(code: &str) -> Trouble {
         match code {
             "40001" | "40P01" | "55P03" | "57014" | "58030" => Trouble::Again,
