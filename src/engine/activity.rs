@@ -83,11 +83,12 @@ impl Activity {
     }
 
     /// Waits until nothing is under way, every hint of the store has been heard, and no alarm and no look is due.
-    pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: &AtomicI64) {
+    pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: [&AtomicI64; 2]) {
         loop {
             let changed = self.changed.notified();
             let is_due = |at: Instant| at <= clock.now();
-            let due = self.next_alarm().is_some_and(is_due) || is_due(Instant(looks_at.load(Ordering::SeqCst)));
+            let looks = looks_at.iter().any(|at| is_due(Instant(at.load(Ordering::SeqCst))));
+            let due = looks || self.next_alarm().is_some_and(is_due);
             if self.busy.load(Ordering::SeqCst) == 0 && !due && store.hints_waiting() == 0 {
                 return;
             }

@@ -88,6 +88,7 @@ enum State {
 enum Left {
     Running,
     Waiting,
+    Blocked,
     Ended,
 }
 
@@ -104,7 +105,8 @@ impl Sealed {
         let leaves = match commit.leaves {
             Leaves::Running(_) => Left::Running,
             Leaves::Waiting { .. } | Leaves::Due { .. } => Left::Waiting,
-            Leaves::Blocked { .. } | Leaves::Closed(_) => Left::Ended,
+            Leaves::Blocked { .. } => Left::Blocked,
+            Leaves::Closed(_) => Left::Ended,
         };
         Self { lines: commit.lines.len(), leaves, answers: !commit.replies.is_empty() }
     }
@@ -172,7 +174,8 @@ pub(super) async fn drive(shared: Arc<Shared>, number: usize, mut inbox: mpsc::U
             }
         }
         // The tokens are kept until the round is over: nothing may look quiet in between.
-        let mut busy = Vec::with_capacity(mail.len());
+        let mut busy = Vec::with_capacity(mail.len() + 1);
+        busy.push(driver.shared.activity.begin());
         settled.into_iter().for_each(|(runs, verdicts)| driver.settled(runs, verdicts));
         loaded.into_iter().for_each(|(runs, histories)| driver.loaded(runs, histories));
         while let Ok(more) = inbox.try_recv() {
@@ -686,7 +689,8 @@ impl Driver {
         if sealed.answers {
             self.shared.answered.notify_waiters();
         }
-        if self.shared.takes_a_shadow() {
+        // A replay of a blocked run would only meet the cause again.
+        if sealed.leaves != Left::Blocked && self.shared.takes_a_shadow() {
             tracing::trace!(run = %live.id, "shadow replay");
             let busy = self.shared.activity.begin();
             self.shared.tasks.spawn(self.shared.kill.clone().run_until_cancelled_owned(shadow(
@@ -695,7 +699,7 @@ impl Driver {
                 busy,
             )));
         }
-        if sealed.leaves == Left::Ended {
+        if matches!(sealed.leaves, Left::Blocked | Left::Ended) {
             if let (Some(ended), Some(outcome)) = (held.ended.take(), live.outcome.take()) {
                 // Whoever asked may have gone.
                 let _ = ended.send(outcome);

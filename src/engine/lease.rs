@@ -50,7 +50,10 @@ async fn store_now(store: &Store, clock: &Clock) -> Result<Instant, Error> {
 /// Renews the lease at a third of its length and looks after the runs of dead workers.
 pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
-        shared.clock.sleep(shared.options.lease / 3).await;
+        let at = shared.clock.now() + shared.options.lease / 3;
+        shared.beats_at.store(at.0, Ordering::SeqCst);
+        shared.clock.sleep_until(at).await;
+        let _busy = shared.activity.begin();
         match beat(&shared).await {
             Ok(0) => {}
             Ok(taken) => {

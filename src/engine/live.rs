@@ -170,7 +170,7 @@ impl Live {
         self.workflow = (workflow.definition.name, workflow.definition.version);
         let cx = Context::new(Arc::clone(&self.desk));
         catch_unwind(AssertUnwindSafe(|| (workflow.definition.begin)(cx, input)))
-            .map_err(|panic| panicked(&panic))?
+            .map_err(|panic| panicked(&*panic))?
             .map_err(|problem| {
                 BlockReason::Undecodable(format!(
                     "the input of run {} does not fit workflow {:?}: {problem}; deploy code that reads it",
@@ -503,7 +503,7 @@ impl Live {
         let waker = Waker::from(Arc::clone(&self.watch));
         let polled = catch_unwind(AssertUnwindSafe(|| code.as_mut().poll(&mut Task::from_waker(&waker))));
         let end = match polled {
-            Err(panic) => return Err(panicked(&panic)),
+            Err(panic) => return Err(panicked(&*panic)),
             Ok(Poll::Ready(result)) => Some(result),
             Ok(Poll::Pending) => None,
         };

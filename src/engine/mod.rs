@@ -129,6 +129,8 @@ struct Shared {
     answered: Arc<Notify>,
     /// When the claim loop looks next; a commit with an earlier wake tells it.
     looks_at: AtomicI64,
+    /// When the lease is renewed next.
+    beats_at: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
     stop: CancellationToken,
     kill: CancellationToken,
@@ -219,6 +221,7 @@ impl Engine {
             due: Notify::new(),
             answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),
+            beats_at: AtomicI64::new(i64::MAX),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -282,7 +285,7 @@ impl Engine {
     /// A body that waits for the clock counts as resting.
     pub async fn settled(&self) {
         let shared = &self.shared;
-        shared.activity.quiet(&shared.store, &shared.clock, &shared.looks_at).await;
+        shared.activity.quiet(&shared.store, &shared.clock, [&shared.looks_at, &shared.beats_at]).await;
     }
 
     /// When the engine itself looks next, if nothing else happens: the earliest timer that it knows of.
@@ -291,7 +294,9 @@ impl Engine {
     /// If the store cannot be reached.
     pub async fn next_wake(&self) -> Result<Option<Instant>, store::Error> {
         let here = self.shared.activity.next_alarm();
-        let there = self.shared.store.next_wake().await?;
+        let now = self.shared.clock.now();
+        // What is due and was not taken waits for room, or for another worker.
+        let there = self.shared.store.next_wake(now).await?;
         Ok(here.into_iter().chain(there).min())
     }
 

@@ -92,7 +92,7 @@ pub(super) mod postgres {
 
     use sqlx::{PgConnection, Row};
 
-    use super::super::writer::ArrivalFact;
+    use super::super::writer::{ArrivalFact, Batch};
     use super::{Addressee, Arrival, RunKey};
     use crate::clock::Instant;
 
@@ -102,14 +102,17 @@ pub(super) mod postgres {
     /// Adds what is new and fits; one fact per arrival.
     pub(in super::super) async fn accept(
         tx: &mut PgConnection,
-        arrivals: &[Arrival],
+        batch: &Batch,
     ) -> Result<Vec<ArrivalFact>, sqlx::Error> {
+        let arrivals = &batch.arrivals;
         let mut facts: Vec<Option<ArrivalFact>> = vec![None; arrivals.len()];
         let mut asked: Vec<usize> = (0..arrivals.len()).collect();
         for _ in 0..FITTING_MAX {
             let some: Vec<&Arrival> = asked.iter().map(|i| &arrivals[*i]).collect();
+            let added = add(tx, &some).await?;
+            batch.partly();
             let mut refused = Vec::new();
-            for (i, added) in asked.into_iter().zip(add(tx, &some).await?) {
+            for (i, added) in asked.into_iter().zip(added) {
                 match added {
                     Added::Fact(fact) => facts[i] = Some(fact),
                     Added::Refused(run) => refused.push((i, run)),

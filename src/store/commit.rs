@@ -580,48 +580,48 @@ pub(super) mod postgres {
     use super::super::accept::postgres::accept;
     use super::super::contract::{Commit, Leaves};
     use super::super::stream::postgres::append;
-    use super::writer::postgres::{begin, end, roll_back};
     use super::writer::{Batch, CommitFact, Facts, Frame};
     use crate::id::{Fence, RunKey, Seq};
 
-    /// How often a write that ran into another process's unfinished one is sent again at once.
+    /// How often a part that ran into another process's unfinished write is sent again at once.
     const AGAIN_MAX: usize = 4;
+
+    /// One part of a batch. On no open transaction it is tried again at once if it met another process's unfinished write.
+    macro_rules! part {
+        ($frame:expr, $doing:expr) => {{
+            let mut tries = 1;
+            loop {
+                match $doing.await {
+                    Err(error) if $frame == Frame::Whole && tries < AGAIN_MAX && collided(&error) => tries += 1,
+                    done => break done,
+                }
+            }
+        }};
+    }
+
+    /// Another process wrote the same signal, or to the same stream, or waited in a circle with this one; it has ended.
+    fn collided(error: &sqlx::Error) -> bool {
+        let code = error.as_database_error().and_then(|said| said.code());
+        matches!(code.as_deref(), Some("23505" | "40001" | "40P01"))
+    }
 
     /// With `Frame::Whole` on no open transaction, with `Frame::Inside` in the open one.
     ///
-    /// A batch of one kind is one statement, which is its own transaction. Each kind is a statement, because one statement
-    /// cannot change a row twice, and an arrival may be for a run that also has a commit in the batch.
+    /// On no open transaction each part is one statement and a transaction of its own. One statement cannot change a row
+    /// twice, and an arrival may be for a run that also has a commit in the batch; one transaction of several statements
+    /// would lock rows out of order, and wait for another process in a circle. If a later part fails, the batch is there
+    /// partly, and is sent again as one whose outcome is unknown.
     pub(super) async fn write(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
-        let kinds = [batch.arrivals.is_empty(), batch.commits.is_empty(), batch.appends.is_empty()];
-        let together = frame == Frame::Whole && kinds.iter().filter(|none| !**none).count() > 1;
-        for _ in 1..AGAIN_MAX {
-            match once(tx, batch, together).await {
-                // Another process wrote the same signal, or to the same stream, and ended just now: its row is seen next.
-                Err(sqlx::Error::Database(said)) if said.is_unique_violation() && frame == Frame::Whole => {
-                    roll_back(tx).await?;
-                }
-                written => return written,
-            }
-        }
-        once(tx, batch, together).await
-    }
-
-    async fn once(tx: &mut PgConnection, batch: &Batch, together: bool) -> Result<Facts, sqlx::Error> {
         let mut facts = Facts::default();
-        if together {
-            begin(tx).await?;
-        }
         if !batch.arrivals.is_empty() {
-            facts.arrivals = accept(tx, &batch.arrivals).await?;
+            facts.arrivals = part!(frame, accept(tx, batch))?;
         }
         if !batch.commits.is_empty() {
-            facts.commits = commit(tx, batch).await?;
+            facts.commits = part!(frame, commit(tx, batch))?;
+            batch.partly();
         }
         if !batch.appends.is_empty() {
-            append(tx, &batch.appends).await?;
-        }
-        if together {
-            end(tx).await?;
+            part!(frame, append(tx, &batch.appends))?;
         }
         Ok(facts)
     }
@@ -896,6 +896,7 @@ pub(super) mod postgres {
                  as b (key, namespace, id, workflow, version)
                join c on c.run = b.key
                where (select count(*) from retired) >= 0
+               order by b.namespace, b.id
                on conflict do nothing
                returning key, status
              ),
@@ -1015,6 +1016,7 @@ pub(super) mod postgres {
                  as b (key, namespace, id, workflow, version)
                join c on c.run = b.key
                where (select count(*) from retired) >= 0
+               order by b.namespace, b.id
                on conflict do nothing
                returning key, status
              ),

@@ -17,14 +17,15 @@ use crate::id::RunKey;
 const HINTS_MAX: usize = 16_384;
 
 impl Store {
-    /// The earliest time at which a run may be claimed; none if every run waits for signals alone.
+    /// The earliest time after `now` at which a run may be claimed; none if none has such a time. What is due already is
+    /// left out: it may be for other workers.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Closed`].
-    pub async fn next_wake(&self) -> Result<Option<Instant>, Error> {
+    pub async fn next_wake(&self, now: Instant) -> Result<Option<Instant>, Error> {
         self.readable().await?;
-        let at =
-            twins!(Inner: &self.0.inner, next_wake()).map_err(|e| Error::unavailable("look for the next timer", e))?;
+        let at = twins!(Inner: &self.0.inner, next_wake(now))
+            .map_err(|e| Error::unavailable("look for the next timer", e))?;
         Ok(at.map(Instant))
     }
 
@@ -165,7 +166,7 @@ pub(super) mod sqlite {
 
     use super::super::open::sqlite::Reads;
     use super::super::start::CallerTx;
-    use super::Store;
+    use super::{Instant, Store};
 
     /// How often the file is looked at.
     const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -177,12 +178,13 @@ pub(super) mod sqlite {
         seen_by_writer: i64,
     }
 
-    pub(super) async fn next_wake(reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
+    pub(super) async fn next_wake(reads: &Reads, now: Instant) -> Result<Option<i64>, sqlx::Error> {
         sqlx::query_scalar(
             "select min(wake_at)
              from runs
-             where status in ('due', 'waiting') and wake_at is not null",
+             where status in ('due', 'waiting') and wake_at > $1",
         )
+        .bind(now.0)
         .fetch_one(&reads.pool)
         .await
     }
@@ -357,15 +359,16 @@ pub(super) mod postgres {
         }
     }
 
-    pub(super) async fn next_wake(reads: &Reads) -> Result<Option<i64>, sqlx::Error> {
+    pub(super) async fn next_wake(reads: &Reads, now: super::Instant) -> Result<Option<i64>, sqlx::Error> {
         reads
             .read(|mut connection| async move {
                 sqlx::query_scalar(
                     "select min(wake_at)
                          from runs
                          where status in ('due', 'waiting')
-                           and wake_at is not null",
+                           and wake_at > $1",
                 )
+                .bind(now.0)
                 .fetch_one(&mut *connection)
                 .await
             })

@@ -67,9 +67,17 @@ pub(super) struct Batch {
     /// Beside each commit: the fence to leave, if not the commit's own. Set where a run is ended over its owner's head.
     pub(super) fences: Vec<Option<Fence>>,
     pub(super) appends: Vec<Append>,
+    /// Whether some of it may be durable although the write failed: where its parts are transactions of their own.
+    partly: AtomicBool,
 }
 
 impl Batch {
+    /// Says that some of it is durable from here on.
+    #[cfg(feature = "postgres")]
+    pub(super) fn partly(&self) {
+        self.partly.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn commit(&mut self, commit: Commit, fence: Option<Fence>) {
         self.commits.push(commit);
         self.fences.push(fence);
@@ -741,20 +749,22 @@ impl Writer {
             // Something in it the database cannot take: each is tried alone, so that it hurts nobody else.
             Err(failed) if failed.refused && !alone => {
                 let Some(batch) = Arc::into_inner(batch) else { return };
+                let partly = batch.partly.load(Ordering::Relaxed);
+                let round = || Round { batch: Batch { partly: partly.into(), ..Batch::default() }, ..Round::default() };
                 for (arrival, answer) in batch.arrivals.into_iter().zip(accepts) {
-                    let mut one = Round::default();
+                    let mut one = round();
                     one.batch.arrivals.push(arrival);
                     one.accepts.push(answer);
                     Box::pin(self.write(one)).await;
                 }
                 for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked) {
-                    let mut one = Round::default();
+                    let mut one = round();
                     one.batch.commit(commit, fence);
                     one.asked.push(asked);
                     Box::pin(self.write(one)).await;
                 }
                 for (append, answer) in batch.appends.into_iter().zip(appends) {
-                    let mut one = Round::default();
+                    let mut one = round();
                     one.batch.appends.push(append);
                     one.appends.push(answer);
                     Box::pin(self.write(one)).await;
@@ -779,20 +789,21 @@ impl Writer {
     }
 
     async fn write_batch(&mut self, batch: &Arc<Batch>) -> Result<(Facts, bool), Failed> {
-        self.physical("write a batch", |tx, doubtful| {
+        let written = self.physical("write a batch", |tx, doubtful| {
             let batch = Arc::clone(batch);
             Box::pin(async move {
+                let doubtful = batch.partly.fetch_or(doubtful, Ordering::Relaxed) || doubtful;
                 if doubtful && !batch.appends.is_empty() {
                     // Only then do appends have to look at what is there.
                     let appends = batch.appends.iter().map(|it| Append { doubtful, ..it.clone() }).collect();
                     let (arrivals, commits) = (batch.arrivals.clone(), batch.commits.clone());
-                    let again = Batch { arrivals, commits, fences: batch.fences.clone(), appends };
-                    return super::commit::write(tx, &again, Frame::Whole).await;
+                    let again = Batch { arrivals, commits, fences: batch.fences.clone(), appends, partly: true.into() };
+                    return Ok((super::commit::write(tx, &again, Frame::Whole).await?, doubtful));
                 }
-                super::commit::write(tx, &batch, Frame::Whole).await
+                Ok((super::commit::write(tx, &batch, Frame::Whole).await?, doubtful))
             })
-        })
-        .await
+        });
+        Ok(written.await?.0)
     }
 
     fn answer(

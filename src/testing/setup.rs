@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::kit::TestKit;
 use super::{Database, Error, Redact};
-use crate::clock::Instant;
+use crate::clock::{Instant, VirtualClock};
 use crate::engine::{self, Mock, Shadow};
 use crate::failure::{AttemptFailure, Failure, Fault};
 use crate::intake::Limits;
@@ -172,6 +172,14 @@ impl Setup {
     pub async fn start(self) -> Result<TestKit, Error> {
         let database = Database::of(self.kind).await?;
         TestKit::start(self, database).await
+    }
+
+    /// Starts a kit on a database that is there already, with a clock that others share.
+    ///
+    /// # Errors
+    /// If Aldis does not start on it.
+    pub async fn start_on(self, database: &Database, clock: &VirtualClock) -> Result<TestKit, Error> {
+        TestKit::open(self, database.clone(), clock.clone(), super::Attempts::default(), Arc::default()).await
     }
 
     pub(super) fn aldis(&self, database: &Database) -> Aldis {

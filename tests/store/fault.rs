@@ -19,10 +19,10 @@ async fn struck(store: &Fresh, fault: Fault) -> (Store, Faults) {
 }
 
 /// Does what nobody hears the end of, until the process counts as dead.
-async fn unheard(faults: &Faults, doing: impl Future<Output = ()>) {
+async fn unheard<T>(faults: &Faults, doing: impl Future<Output = T>) {
     tokio::select! {
         biased;
-        () = doing => panic!("a dead process has answered"),
+        _ = doing => panic!("a dead process has answered"),
         () = faults.died() => {}
     }
 }
@@ -31,7 +31,7 @@ each_store! {
     async fn nothing_is_written_if_the_process_dies_before(store) {
         let held = store.begun("r-1").await;
         let (dying, faults) = struck(store, Fault::CrashBefore).await;
-        unheard(&faults, async { drop(dying.verdict(held.adds([finished("1")])).await) }).await;
+        unheard(&faults, dying.verdict(held.adds([finished("1")]))).await;
         drop(dying);
         assert_eq!(store.row(held.run).await.head, held.head);
         store.applied(held.adds([finished("1")])).await;
@@ -40,7 +40,7 @@ each_store! {
     async fn everything_is_written_if_the_process_dies_after(store) {
         let held = store.begun("r-1").await;
         let (dying, faults) = struck(store, Fault::CrashAfter).await;
-        unheard(&faults, async { drop(dying.verdict(held.adds([finished("1")])).await) }).await;
+        unheard(&faults, dying.verdict(held.adds([finished("1")]))).await;
         drop(dying);
         assert_eq!(store.row(held.run).await.head, held.head.plus(1));
     }
@@ -48,7 +48,7 @@ each_store! {
     async fn a_dead_process_hears_nothing_more(store) {
         let held = store.begun("r-1").await;
         let (dying, faults) = struck(store, Fault::CrashBefore).await;
-        unheard(&faults, async { drop(dying.reserve_keys(1).await) }).await;
+        unheard(&faults, dying.reserve_keys(1)).await;
         let deaf = tokio::time::timeout(Duration::from_millis(20), dying.get(held.run)).await;
         assert!(deaf.is_err());
         let mute = tokio::time::timeout(Duration::from_millis(20), dying.verdict(held.adds([finished("1")]))).await;
@@ -173,7 +173,7 @@ each_store! {
             let (dying, faults) = struck(store, fault).await;
             let commit = held.adds([finished("1")]);
             let step = dying.transact(Duration::from_secs(30), async move |_tx| Ok::<_, ()>(commit));
-            unheard(&faults, async { drop(step.await) }).await;
+            unheard(&faults, step).await;
             drop(dying);
             assert_eq!(store.row(held.run).await.head.0, lines);
         }
@@ -185,7 +185,7 @@ each_store! {
         let counted = store.elsewhere_with(Options { faults: Some(faults.clone()), ..Options::default() }).await;
         counted.get(held.run).await.unwrap();
         counted.past(held.run).await;
-        counted.next_wake().await.unwrap();
+        counted.next_wake(at(0)).await.unwrap();
         assert_eq!(faults.writes(), 0);
         counted.applied(held.adds([finished("1")])).await;
         counted.accepted(signal(&held, "go", "s-1")).await;

@@ -17,21 +17,19 @@ use aldis::store::{
 macro_rules! each_store {
     ($(async fn $name:ident($store:ident) $body:block)*) => {
         $(
+            async fn $name($store: &$crate::support::Fresh) $body
+
             mod $name {
-                use super::*;
-
-                async fn case($store: &$crate::support::Fresh) $body
-
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn sqlite() {
                     let fresh = $crate::support::Fresh::sqlite().await;
-                    case(&fresh).await;
+                    super::$name(&fresh).await;
                 }
 
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn postgres() {
                     let fresh = $crate::support::Fresh::postgres().await;
-                    case(&fresh).await;
+                    super::$name(&fresh).await;
                     fresh.remove().await;
                 }
             }

@@ -17,16 +17,17 @@ fn told(hint: Option<Hint>) -> String {
 
 each_store! {
     async fn the_next_wake_is_the_earliest_time_of_a_run_that_may_be_claimed(store) {
-        assert_eq!(store.next_wake().await.unwrap(), None);
+        assert_eq!(store.next_wake(at(0)).await.unwrap(), None);
         let (due, timer, done) = (store.begun("r-1").await, store.begun("r-2").await, store.begun("r-3").await);
         store.waiting("r-4").await;
-        assert_eq!(store.next_wake().await.unwrap(), None);
+        assert_eq!(store.next_wake(at(0)).await.unwrap(), None);
         store.applied(due.leaves(Leaves::Due { at: at(300) })).await;
         store.applied(timer.leaves(Leaves::Waiting { wake_at: Some(at(200)) })).await;
         store.applied(done.completes()).await;
-        assert_eq!(store.next_wake().await.unwrap(), Some(at(200)));
+        assert_eq!(store.next_wake(at(0)).await.unwrap(), Some(at(200)));
+        assert_eq!(store.next_wake(at(200)).await.unwrap(), Some(at(300)));
         store.claim(ME, &knows(&["order v1"]), 1, at(200)).await.unwrap();
-        assert_eq!(store.next_wake().await.unwrap(), Some(at(300)));
+        assert_eq!(store.next_wake(at(0)).await.unwrap(), Some(at(300)));
     }
 
     async fn an_accepted_signal_is_told_whole(store) {

@@ -76,3 +76,11 @@ pub const fn secs(n: u64) -> Duration {
 pub fn kit(kind: Kind) -> Setup {
     TestKit::on(kind)
 }
+
+pub fn id(text: &str) -> aldis::id::RunId {
+    aldis::id::RunId::parse(text).expect("a usable id")
+}
+
+pub fn code(error: &aldis::Error) -> &'static str {
+    error.code()
+}
