@@ -114,6 +114,10 @@ impl Model {
             }
             Does::Cancel { run } => {
                 let Some(known) = self.runs.get_mut(&run) else { return "run_unknown" };
+                // The same request again is told what it was told before.
+                if known.end.as_deref() == Some("cancelled") {
+                    return "done";
+                }
                 if known.end.is_some() {
                     return "run_closed";
                 }
@@ -213,7 +217,12 @@ fn name(run: u8) -> String {
 /// A dozen cases, or as many as `PROPTEST_CASES` asks for.
 fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(12), max_shrink_iters: 60, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: asked.unwrap_or(12),
+        max_shrink_iters: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
