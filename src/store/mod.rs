@@ -29,6 +29,7 @@ mod declare;
 mod fault;
 mod history;
 mod import;
+#[cfg(feature = "sqlite")]
 mod json;
 mod open;
 mod read;
