@@ -92,7 +92,7 @@ async fn claim_all(shared: &Shared, knows: &[String]) -> Result<Option<Instant>,
         }
         if claimed < most {
             // What is still due is for other workers.
-            return Ok(shared.store.next_wake(now).await?);
+            return shared.store.next_wake(now).await;
         }
     }
     Ok(None)

@@ -92,7 +92,8 @@ pub(super) mod postgres {
 
     use sqlx::{PgConnection, Row};
 
-    use super::super::writer::{ArrivalFact, Batch};
+    use super::super::commit::postgres::Tries;
+    use super::super::writer::{ArrivalFact, Batch, Frame};
     use super::{Addressee, Arrival, RunKey};
     use crate::clock::Instant;
 
@@ -103,13 +104,19 @@ pub(super) mod postgres {
     pub(in super::super) async fn accept(
         tx: &mut PgConnection,
         batch: &Batch,
+        frame: Frame,
     ) -> Result<Vec<ArrivalFact>, sqlx::Error> {
         let arrivals = &batch.arrivals;
         let mut facts: Vec<Option<ArrivalFact>> = vec![None; arrivals.len()];
         let mut asked: Vec<usize> = (0..arrivals.len()).collect();
         for _ in 0..FITTING_MAX {
             let some: Vec<&Arrival> = asked.iter().map(|i| &arrivals[*i]).collect();
-            let added = add(tx, &some).await?;
+            let mut tries = Tries::of(frame);
+            let added = loop {
+                if let Some(added) = tries.settled(add(tx, &some).await) {
+                    break added?;
+                }
+            };
             batch.partly();
             let mut refused = Vec::new();
             for (i, added) in asked.into_iter().zip(added) {

@@ -125,6 +125,7 @@ mod postgres {
     use super::super::read::RunRow;
     use super::{Instant, Run, WorkerKey};
 
+    /// Until it ends, a claim holds a lock by its token: see [`claimed`].
     pub(super) async fn claim(
         tx: &mut PgConnection,
         worker: WorkerKey,
@@ -138,7 +139,8 @@ mod postgres {
             "with due as materialized (
                select key, wake_at
                from runs
-               where status in ('due', 'waiting')
+               where (select pg_advisory_xact_lock($2))::text is not null
+                 and status in ('due', 'waiting')
                  and wake_at <= $5
                  and workflow || ' v' || version = any ($3)
                order by wake_at
@@ -182,6 +184,8 @@ mod postgres {
         limit: i64,
         now: Instant,
     ) -> Result<Vec<Run>, sqlx::Error> {
+        // The lost claim may still be at work on its own connection; once it has ended, its rows are seen.
+        sqlx::query("select pg_advisory_xact_lock($1)").bind(token).execute(&mut *tx).await?;
         let rows: Vec<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
                     signals_pending, block_code, block_text, closed_at, created_at, updated_at

@@ -596,6 +596,7 @@ pub(super) mod sqlite {
 #[cfg(feature = "postgres")]
 pub(super) mod postgres {
     use std::collections::HashMap;
+    use std::time::Duration;
 
     use sqlx::postgres::PgRow;
     use sqlx::{PgConnection, Row};
@@ -605,29 +606,13 @@ pub(super) mod postgres {
     use super::super::stream::postgres::append;
     use super::writer::{Batch, CommitFact, Facts, Frame};
     use crate::id::{Fence, RunKey, Seq};
+    use crate::run::Closed;
 
-    /// How often a part that ran into another process's unfinished write is sent again at once.
-    const AGAIN_MAX: usize = 4;
+    /// How often a statement that met another process's unfinished write is sent again at once.
+    const AGAIN_MAX: u32 = 4;
 
-    /// One part of a batch. On no open transaction it is tried again at once if it met another process's unfinished
-    /// write.
-    macro_rules! part {
-        ($frame:expr, $doing:expr) => {{
-            let mut tries = 1;
-            loop {
-                match $doing.await {
-                    Err(error) if $frame == Frame::Whole && tries < AGAIN_MAX && collided(&error) => tries += 1,
-                    done => break done,
-                }
-            }
-        }};
-    }
-
-    /// Another process wrote the same signal, or to the same stream, or waited in a circle with this one; it has ended.
-    fn collided(error: &sqlx::Error) -> bool {
-        let code = error.as_database_error().and_then(|said| said.code());
-        matches!(code.as_deref(), Some("23505" | "40001" | "40P01"))
-    }
+    /// A server that says nothing for so long is taken for lost.
+    const ANSWER_BY: Duration = Duration::from_secs(30);
 
     /// With `Frame::Whole` on no open transaction, with `Frame::Inside` in the open one.
     ///
@@ -636,18 +621,52 @@ pub(super) mod postgres {
     /// statements would lock rows out of order, and wait for another process in a circle. If a later part fails, the
     /// batch is there partly, and is sent again as one whose outcome is unknown.
     pub(super) async fn write(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
+        if frame == Frame::Inside {
+            return parts(tx, batch, frame).await;
+        }
+        // A network that has gone away does not say so.
+        let answer = tokio::time::timeout(ANSWER_BY, parts(tx, batch, frame)).await;
+        answer.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    async fn parts(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
         let mut facts = Facts::default();
         if !batch.arrivals.is_empty() {
-            facts.arrivals = part!(frame, accept(tx, batch))?;
+            facts.arrivals = accept(tx, batch, frame).await?;
         }
         if !batch.commits.is_empty() {
-            facts.commits = part!(frame, commit(tx, batch))?;
-            batch.partly();
+            facts.commits = commit(tx, batch, frame).await?;
         }
-        if !batch.appends.is_empty() {
-            part!(frame, append(tx, &batch.appends))?;
+        let mut tries = Tries::of(frame);
+        while !batch.appends.is_empty() {
+            if let Some(appended) = tries.settled(append(tx, &batch.appends).await) {
+                appended?;
+                break;
+            }
         }
         Ok(facts)
+    }
+
+    /// Counts how often a statement met another process that wrote the same signal, or to the same stream, or waited in
+    /// a circle with this one. By then the other one has ended, and what it wrote is seen. Inside a transaction that is
+    /// open there is no second try.
+    pub(in super::super) struct Tries(u32);
+
+    impl Tries {
+        pub(in super::super) fn of(frame: Frame) -> Self {
+            Self(if frame == Frame::Whole { AGAIN_MAX } else { 1 })
+        }
+
+        /// The result; none if the statement is to be sent again.
+        pub(in super::super) fn settled<T>(
+            &mut self,
+            result: Result<T, sqlx::Error>,
+        ) -> Option<Result<T, sqlx::Error>> {
+            self.0 -= 1;
+            let code = result.as_ref().err().and_then(sqlx::Error::as_database_error).and_then(|said| said.code());
+            let collided = matches!(code.as_deref(), Some("23505" | "40001" | "40P01"));
+            if collided && self.0 > 0 { None } else { Some(result) }
+        }
     }
 
     /// Applies what may be applied and says how the rest stands.
@@ -655,17 +674,27 @@ pub(super) mod postgres {
     /// Under READ COMMITTED a statement that waited for a row's lock looks at that row again, but not at other rows:
     /// every condition is therefore on columns of the row that is locked. Rows are locked in the order of their keys, as
     /// an index scan over `any` goes in that order; so two processes do not wait for each other in a circle.
-    async fn commit(tx: &mut PgConnection, batch: &Batch) -> Result<Vec<CommitFact>, sqlx::Error> {
+    async fn commit(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Vec<CommitFact>, sqlx::Error> {
         let mut facts = HashMap::with_capacity(batch.commits.len());
         let asked: Vec<Asked<'_>> = batch.commits.iter().zip(batch.fences.iter().copied()).collect();
         // Runs that are ended to make room for others come first: no part of a statement sees what another part does.
         let (ends, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, fence)| fence.is_some());
-        for asked in [ends, others] {
-            if !asked.is_empty() {
-                apply(tx, &asked, &mut facts).await?;
+        for mut asked in [ends, others] {
+            // A run whose id was in use may begin if the one that had it has ended meanwhile.
+            for _ in 0..AGAIN_MAX {
+                if asked.is_empty() {
+                    break;
+                }
+                apply(tx, &asked, frame, &mut facts).await?;
+                batch.partly();
+                asked.retain(|(it, _)| facts.get(&it.run.0).is_some_and(id_is_free));
             }
         }
         Ok(batch.commits.iter().map(|it| facts.remove(&it.run.0).unwrap_or(CommitFact::Gone)).collect())
+    }
+
+    fn id_is_free(fact: &CommitFact) -> bool {
+        matches!(fact, CommitFact::IdInUse { status, .. } if Closed::from_word(status).is_some())
     }
 
     /// A commit, and the fence to leave if it is not the commit's own.
@@ -674,20 +703,29 @@ pub(super) mod postgres {
     async fn apply(
         tx: &mut PgConnection,
         asked: &[Asked<'_>],
+        frame: Frame,
         facts: &mut HashMap<i64, CommitFact>,
     ) -> Result<(), sqlx::Error> {
         let rows = Columns::of(asked);
-        let row = match Needs::of(asked) {
-            Needs::Lines => lines(tx, &rows).await?,
-            Needs::Begins => begins(tx, &rows, &Begun::of(asked)).await?,
-            Needs::All => all(tx, &rows, &Begun::of(asked), &Extras::of(asked)).await?,
+        let mut tries = Tries::of(frame);
+        let row = loop {
+            let row = match Needs::of(asked) {
+                Needs::Lines => lines(tx, &rows).await,
+                Needs::Begins => begins(tx, &rows, &Begun::of(asked)).await,
+                Needs::All => all(tx, &rows, &Begun::of(asked), &Extras::of(asked)).await,
+            };
+            if let Some(row) = tries.settled(row) {
+                break row?;
+            }
         };
         let landed: Vec<i64> = row.try_get::<Option<_>, _>(0)?.unwrap_or_default();
         let due: Vec<i64> = row.try_get::<Option<_>, _>(1)?.unwrap_or_default();
-        facts.extend(landed.iter().map(|run| (*run, CommitFact::Applied { due: false })));
+        let all_landed = landed.len() == asked.len();
+        facts.extend(landed.into_iter().map(|run| (run, CommitFact::Applied { due: false })));
         facts.extend(due.into_iter().map(|run| (run, CommitFact::Applied { due: true })));
-        if landed.len() < asked.len() {
-            let refused: Vec<Asked<'_>> = asked.iter().filter(|it| !facts.contains_key(&it.0.run.0)).copied().collect();
+        if !all_landed {
+            let applied = |it: &&Asked<'_>| facts.get(&it.0.run.0).is_some_and(CommitFact::is_applied);
+            let refused: Vec<Asked<'_>> = asked.iter().filter(|it| !applied(it)).copied().collect();
             let stand = stand(tx, &refused).await?;
             facts.extend(refused.into_iter().map(|(it, _)| it.run.0).zip(stand));
         }

@@ -523,7 +523,7 @@ mod postgres {
         .await?;
         // A worker that is late may have claimed or begun a run after its row was removed: so it is the runs whose
         // worker is not there. A worker's row is there before its runs are. The owners are found one by one in the
-        // index, however many runs each has.
+        // index, however many runs each has. Rows are locked in the order of their keys, here as everywhere.
         let freed = sqlx::query(
             "with recursive owner (key) as (
                select min(worker) from runs where worker is not null
@@ -537,11 +537,16 @@ mod postgres {
                  claim = null,
                  fence = fence + 1,
                  updated_at = $1
-             where worker = any (array(
-                 select o.key
-                 from owner o
-                 where o.key is not null
-                   and (select w.key from workers w where w.key = o.key) is null))",
+             where key = any (array(
+                 select r.key
+                 from runs r
+                 where r.worker = any (array(
+                     select o.key
+                     from owner o
+                     where o.key is not null
+                       and (select w.key from workers w where w.key = o.key) is null))
+                 order by r.key
+                 for no key update))",
         )
         .bind(now.0)
         .execute(&mut *tx)
@@ -569,8 +574,13 @@ mod postgres {
                    claim = null,
                    fence = fence + 1,
                    updated_at = $2
-               where worker is not null
-                 and worker is distinct from $1
+               where key = any (array(
+                   select r.key
+                   from runs r
+                   where r.worker is not null
+                     and r.worker is distinct from $1
+                   order by r.key
+                   for no key update))
                returning key
              )
              select count(*) from freed",
@@ -596,7 +606,12 @@ mod postgres {
                    claim = null,
                    fence = fence + 1,
                    updated_at = $2
-               where worker = $1
+               where key = any (array(
+                   select r.key
+                   from runs r
+                   where r.worker = $1
+                   order by r.key
+                   for no key update))
                returning key
              )
              select count(*) from freed",
@@ -654,10 +669,15 @@ mod postgres {
                      block_build = $5,
                      fence = fence + 1,
                      updated_at = $1
-                 where status in ('due', 'waiting')
-                   and wake_at <= $1
-                   and workflow = $2
-                   and version = $3
+                 where key = any (array(
+                     select r.key
+                     from runs r
+                     where r.status in ('due', 'waiting')
+                       and r.wake_at <= $1
+                       and r.workflow = $2
+                       and r.version = $3
+                     order by r.key
+                     for no key update))
                  returning key",
             )
             .bind(now.0)
@@ -688,9 +708,14 @@ mod postgres {
                  block_build = null,
                  fence = fence + 1,
                  updated_at = $3
-             where status = 'blocked'
-               and workflow || ' v' || version = any ($2)
-               and block_build is distinct from $1",
+             where key = any (array(
+                 select r.key
+                 from runs r
+                 where r.status = 'blocked'
+                   and r.workflow || ' v' || r.version = any ($2)
+                   and r.block_build is distinct from $1
+                 order by r.key
+                 for no key update))",
         )
         .bind(build)
         .bind(knows)
