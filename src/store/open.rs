@@ -203,6 +203,8 @@ impl Store {
             return;
         }
         core.shared.closed.store(true, Ordering::SeqCst);
+        // Readers first: SQLite folds its write-ahead log into the file when the last connection that may write closes.
+        twins!(Inner: &core.inner, close());
         for lane in &core.lanes {
             let (answer, drained) = tokio::sync::oneshot::channel();
             if lane.send(Request::Close(answer)).await.is_ok() {
@@ -211,7 +213,6 @@ impl Store {
             }
         }
         core.shared.hints.close();
-        twins!(Inner: &core.inner, close());
     }
 
     /// The engine's right to advance runs: on SQLite one process at a time has it, on Postgres every worker does.
