@@ -526,9 +526,10 @@ impl Driver {
         held.busy.get_or_insert_with(|| self.shared.activity.begin());
         self.resting_count -= usize::from(std::mem::take(&mut held.epoch) != 0);
         let sealed = Sealed::of(&commit);
-        let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
+        let State::Resting(mut live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
             return None;
         };
+        live.disturbed = false;
         held.state = State::Committing { live, sealed, fenced_by_us: false };
         Some(commit)
     }

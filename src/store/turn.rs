@@ -152,7 +152,7 @@ async fn open_transaction(lane: &mut Lane) -> Result<(), sqlx::Error> {
     let mut tries = 0;
     loop {
         let begun = match lane.connection().await {
-            Ok(tx) => writer::begin(tx).await,
+            Ok(tx) => writer::begin_lent(tx).await,
             Err(e) => Err(e),
         };
         match begun {

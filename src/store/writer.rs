@@ -329,6 +329,11 @@ pub(super) async fn begin(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
     twins!(CallerTx: tx, begin())
 }
 
+/// Opens a transaction in which a body writes to tables of its own.
+pub(super) async fn begin_lent(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, begin_lent())
+}
+
 /// Commits it.
 pub(super) async fn end(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
     twins!(CallerTx: tx, end())
@@ -1004,6 +1009,10 @@ pub(super) mod sqlite {
         tx.execute("begin immediate").await.map(drop)
     }
 
+    pub(super) async fn begin_lent(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        begin(tx).await
+    }
+
     pub(super) async fn end(tx: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         tx.execute("commit").await.map(drop)
     }
@@ -1038,6 +1047,19 @@ pub(super) mod postgres {
 
     pub(in super::super) async fn begin(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
         tx.execute("begin isolation level read committed").await.map(drop)
+    }
+
+    /// The writer's connection rules out plans that would be wrong for its own statements; a body's may need them.
+    pub(super) async fn begin_lent(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
+        tx.execute(
+            "begin isolation level read committed;
+             set local plan_cache_mode = auto;
+             set local enable_seqscan = on;
+             set local enable_bitmapscan = on;
+             set local enable_nestloop = on",
+        )
+        .await
+        .map(drop)
     }
 
     pub(in super::super) async fn end(tx: &mut PgConnection) -> Result<(), sqlx::Error> {
