@@ -596,6 +596,7 @@ pub(super) mod sqlite {
 #[cfg(feature = "postgres")]
 pub(super) mod postgres {
     use std::collections::HashMap;
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use sqlx::postgres::PgRow;
@@ -671,6 +672,9 @@ pub(super) mod postgres {
 
     /// Applies what may be applied and says how the rest stands.
     ///
+    /// What is looked up stands in subqueries and arrays, not in joins: so it is found by its key whatever the planner
+    /// believes about a table's size. `latest > 0` keeps the index of latest runs out of it, for the same reason.
+    ///
     /// Under READ COMMITTED a statement that waited for a row's lock looks at that row again, but not at other rows:
     /// every condition is therefore on columns of the row that is locked. Rows are locked in the order of their keys, as
     /// an index scan over `any` goes in that order; so two processes do not wait for each other in a circle.
@@ -706,15 +710,9 @@ pub(super) mod postgres {
         frame: Frame,
         facts: &mut HashMap<i64, CommitFact>,
     ) -> Result<(), sqlx::Error> {
-        let rows = Columns::of(asked);
         let mut tries = Tries::of(frame);
         let row = loop {
-            let row = match Needs::of(asked) {
-                Needs::Lines => lines(tx, &rows).await,
-                Needs::Begins => begins(tx, &rows, &Begun::of(asked)).await,
-                Needs::All => all(tx, &rows, &Begun::of(asked), &Extras::of(asked)).await,
-            };
-            if let Some(row) = tries.settled(row) {
+            if let Some(row) = tries.settled(statement(tx, asked).await) {
                 break row?;
             }
         };
@@ -738,69 +736,66 @@ pub(super) mod postgres {
         let keys: Vec<i64> = refused.iter().map(|(it, _)| it.run.0).collect();
         let begun = Begun::of(refused);
         let rows = sqlx::query(
-            "select key, fence, head, signals_accepted, null as wanted, status
+            "select key, fence, head, signals_accepted, null, null, status
              from runs
              where key = any ($1)
              union all
-             select h.key, 0, 0, 0, b.key, h.status
-             from unnest($2::bigint[], $3::text[], $4::text[]) as b (key, namespace, id)
-             cross join lateral (
-               select r.key, r.status
-               from runs r
-               where r.namespace = b.namespace
-                 and r.id = b.id
-                 and r.latest = 1
-             ) h",
+             select key, fence, head, signals_accepted, namespace, id, status
+             from runs
+             where key = any (array(
+                 select (select r.key from runs r where r.namespace = b.namespace and r.id = b.id and r.latest = 1)
+                 from unnest($2::text[], $3::text[]) as b (namespace, id)))",
         )
         .bind(&keys)
-        .bind(&begun.key)
         .bind(&begun.namespace)
         .bind(&begun.id)
         .fetch_all(tx)
         .await?;
         let (mut held, mut holders) = (HashMap::new(), HashMap::new());
-        for row in rows {
+        for row in &rows {
             let key: i64 = row.try_get(0)?;
-            match row.try_get::<Option<i64>, _>(4)? {
-                None => {
-                    let (fence, head) = (Fence(row.try_get(1)?), Seq(row.try_get(2)?));
-                    held.insert(key, CommitFact::Held { fence, head, accepted: row.try_get(3)? });
+            if let (Some(namespace), Some(id)) =
+                (row.try_get::<Option<&str>, _>(4)?, row.try_get::<Option<&str>, _>(5)?)
+            {
+                let wanted = begun.namespace.iter().zip(&begun.id).position(|it| it == (&namespace, &id));
+                if let Some(wanted) = wanted {
+                    let status = row.try_get(6)?;
+                    holders.insert(begun.key[wanted], CommitFact::IdInUse { holder: RunKey(key), status });
                 }
-                Some(wanted) => {
-                    let status = row.try_get(5)?;
-                    holders.insert(wanted, CommitFact::IdInUse { holder: RunKey(key), status });
-                }
+            } else {
+                let (fence, head) = (Fence(row.try_get(1)?), Seq(row.try_get(2)?));
+                held.insert(key, CommitFact::Held { fence, head, accepted: row.try_get(3)? });
             }
         }
         let fact = |key: &i64| held.remove(key).or_else(|| holders.remove(key)).unwrap_or(CommitFact::Gone);
         Ok(keys.iter().map(fact).collect())
     }
 
-    /// Which of the statements a batch takes: what it has none of need not be joined.
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    enum Needs {
-        Lines,
-        Begins,
-        All,
-    }
+    /// Some commits begin their run.
+    const BEGINS: usize = 1;
+    /// Some take signals.
+    const TAKES: usize = 2;
+    /// Some block their run, or leave another fence than their own.
+    const SETS: usize = 4;
+    /// Some publish values.
+    const PUBLISHES: usize = 8;
+    /// Some answer updates.
+    const REPLIES: usize = 16;
+    /// Some append to streams.
+    const STREAMS: usize = 32;
 
-    impl Needs {
-        fn of(asked: &[Asked<'_>]) -> Self {
-            let need = |(commit, fence): &Asked<'_>| {
-                let all = fence.is_some()
-                    || !commit.taken.is_empty()
-                    || !commit.published.is_empty()
-                    || !commit.replies.is_empty()
-                    || !commit.chunks.is_empty()
-                    || matches!(commit.leaves, Leaves::Blocked { .. });
-                match (all, commit.begins.is_some()) {
-                    (true, _) => Self::All,
-                    (false, true) => Self::Begins,
-                    (false, false) => Self::Lines,
-                }
-            };
-            asked.iter().map(need).max().unwrap_or(Self::Lines)
-        }
+    /// Which parts of the statement some commits need.
+    fn parts_of(asked: &[Asked<'_>]) -> usize {
+        let part = |needed: bool, part| if needed { part } else { 0 };
+        asked.iter().fold(0, |parts, (commit, fence)| {
+            parts
+                | part(commit.begins.is_some(), BEGINS)
+                | part(!commit.taken.is_empty(), TAKES)
+                | part(fence.is_some() || matches!(commit.leaves, Leaves::Blocked { .. }), SETS)
+                | part(!commit.published.is_empty(), PUBLISHES)
+                | part(!commit.replies.is_empty(), REPLIES)
+                | part(!commit.chunks.is_empty(), STREAMS)
+        })
     }
 
     /// The columns that every statement takes: one entry a commit, and one a line.
@@ -858,160 +853,241 @@ pub(super) mod postgres {
         }
     }
 
-    /// A query with the columns that all statements take, `$1` to `$16`.
-    macro_rules! bound {
-        ($sql:expr, $rows:expr) => {
-            sqlx::query($sql)
-                .bind(&$rows.run)
-                .bind(&$rows.fence)
-                .bind(&$rows.head)
-                .bind(&$rows.lines)
-                .bind(&$rows.status)
-                .bind(&$rows.wake_at)
-                .bind(&$rows.worker)
-                .bind(&$rows.seen)
-                .bind(&$rows.drained)
-                .bind(&$rows.at)
-                .bind(&$rows.line_run)
-                .bind(&$rows.line_seq)
-                .bind(&$rows.line_kind)
-                .bind(&$rows.line_version)
-                .bind(&$rows.line_at)
-                .bind(&$rows.line_payload)
-        };
+    /// Applies commits by one statement; it tells the runs that landed, and those of them that are due.
+    async fn statement(tx: &mut PgConnection, asked: &[Asked<'_>]) -> Result<PgRow, sqlx::Error> {
+        let parts = parts_of(asked);
+        let rows = Columns::of(asked);
+        let mut query = sqlx::query(text(parts))
+            .bind(rows.run)
+            .bind(rows.fence)
+            .bind(rows.head)
+            .bind(rows.lines)
+            .bind(rows.status)
+            .bind(rows.wake_at)
+            .bind(rows.worker)
+            .bind(rows.seen)
+            .bind(rows.drained)
+            .bind(rows.at)
+            .bind(rows.line_run)
+            .bind(rows.line_seq)
+            .bind(rows.line_kind)
+            .bind(rows.line_version)
+            .bind(rows.line_at)
+            .bind(rows.line_payload);
+        if parts > 0 {
+            let begun = Begun::of(asked);
+            query = query.bind(begun.key).bind(begun.namespace).bind(begun.id).bind(begun.workflow).bind(begun.version);
+        }
+        if parts > BEGINS {
+            let extras = Extras::of(asked);
+            query = query
+                .bind(extras.fence)
+                .bind(extras.block_code)
+                .bind(extras.block_text)
+                .bind(extras.block_build)
+                .bind(extras.taken_run)
+                .bind(extras.taken_ordinal)
+                .bind(extras.published_run)
+                .bind(extras.published_name)
+                .bind(extras.published_value)
+                .bind(extras.reply_run)
+                .bind(extras.reply_id)
+                .bind(extras.reply_value)
+                .bind(extras.chunk_run)
+                .bind(extras.chunk_stream)
+                .bind(extras.chunk_nth)
+                .bind(extras.chunk_part)
+                .bind(extras.chunk_at)
+                .bind(extras.chunk_value);
+        }
+        query.fetch_one(tx).await
     }
 
-    /// Commits that only add lines and move their row.
-    async fn lines(connection: &mut PgConnection, rows: &Columns<'_>) -> Result<PgRow, sqlx::Error> {
-        bound!(
-            "with c as (
-               select *
-               from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
-                           $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[])
-                 as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at)
-             ),
-             moved as (
-               update runs r
-               set head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case
-                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
-                     else c.wake_at
-                   end,
-                   worker = c.worker,
-                   block_code = null,
-                   block_text = null,
-                   block_build = null,
-                   closed_at = case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end,
-                   updated_at = c.at
-               from c
-               where r.key = any ($1)
-                 and r.key = c.run
-                 and r.fence = c.fence
-                 and r.head = c.head
-                 and r.closed_at is null
-                 and not (c.drained and r.signals_accepted <> c.seen)
-               returning r.key, r.status
-             ),
-             written as (
-               insert into journal (run, seq, kind, version, at, payload)
-               select l.run, l.seq, l.kind, l.version, l.at, l.payload
-               from unnest($11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bytea[])
-                 as l (run, seq, kind, version, at, payload)
-               join moved on moved.key = l.run
-             )
-             select array_agg(key), array_agg(key) filter (where status = 'due')
-             from moved",
-            rows
-        )
-        .fetch_one(connection)
-        .await
+    /// The statement for commits that need these parts. A table that it does not name costs nothing; naming one that gets
+    /// no row costs as much as a row. Nothing in a text comes from outside.
+    fn text(parts: usize) -> &'static str {
+        static TEXTS: [OnceLock<String>; 64] = [const { OnceLock::new() }; 64];
+        TEXTS[parts % 64].get_or_init(|| {
+            let with = |part, text: &'static str| if parts & part > 0 { text } else { "" };
+            [
+                "with c as (
+                   select *
+                   from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
+                               $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[]",
+                with(SETS, ", $22::bigint[], $23::text[], $24::text[], $25::text[]"),
+                ") as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at",
+                with(SETS, ", leaves_fence, block_code, block_text, block_build"),
+                ")),",
+                with(TAKES, TAKING),
+                with(BEGINS, RETIRED),
+                with(BEGINS, BEGUN),
+                with(BEGINS, if parts & SETS > 0 { BEGUN_SET } else { BEGUN_PLAIN }),
+                if parts & BEGINS > 0 { "moved" } else { "landed" },
+                " as (
+                   update runs r
+                   set head = r.head + c.lines,
+                       status = case
+                         when c.status = 'waiting' and c.seen < r.signals_accepted then 'due'
+                         else c.status
+                       end,
+                       wake_at = case
+                         when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
+                         else c.wake_at
+                       end,
+                       worker = c.worker,",
+                with(TAKES, "signals_pending = r.signals_pending - coalesce(counted.signals, 0),"),
+                if parts & SETS > 0 { SET } else { SET_NONE },
+                "      closed_at = case
+                         when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at
+                       end,
+                       updated_at = c.at
+                   from c",
+                with(TAKES, " left join counted on counted.run = c.run"),
+                " where r.key = any ($1)
+                     and r.key = c.run
+                     and r.fence = c.fence
+                     and r.head = c.head
+                     and r.closed_at is null
+                     and not (c.drained and r.signals_accepted <> c.seen)
+                   returning r.key, r.status
+                 ),",
+                with(BEGINS, LANDED),
+                "written as (
+                   insert into journal (run, seq, kind, version, at, payload)
+                   select l.run, l.seq, l.kind, l.version, l.at, l.payload
+                   from unnest($11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bytea[])
+                     as l (run, seq, kind, version, at, payload)
+                   join landed on landed.key = l.run
+                 )",
+                with(TAKES, TAKEN),
+                with(PUBLISHES, PUBLISHED),
+                with(REPLIES, REPLIED),
+                with(STREAMS, STREAMED),
+                " select array_agg(key), array_agg(key) filter (where status = 'due')
+                 from landed",
+            ]
+            .concat()
+        })
     }
 
-    /// Commits of which some begin their run.
-    async fn begins(
-        connection: &mut PgConnection,
-        rows: &Columns<'_>,
-        begun: &Begun<'_>,
-    ) -> Result<PgRow, sqlx::Error> {
-        bound!(
-            "with c as (
-               select *
-               from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
-                           $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[])
-                 as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at)
-             ),
-             retired as (
-               update runs r
-               set latest = 0
-               where r.key = any (array(
-                   select (select o.key from runs o where o.namespace = b.namespace and o.id = b.id and o.latest = 1)
-                   from unnest($18::text[], $19::text[]) as b (namespace, id)))
-                 and r.latest = 1
-                 and r.closed_at is not null
-                 and r.key <> all ($17)
-               returning r.key
-             ),
-             begun as (
-               insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, fence, head, closed_at,
-                                 created_at, updated_at)
-               select b.key, b.namespace, b.id, b.workflow, b.version, c.status, c.wake_at, c.worker, c.fence, c.lines,
-                      case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end, c.at, c.at
-               from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
-                 as b (key, namespace, id, workflow, version)
-               join c on c.run = b.key
-               where (select count(*) from retired) >= 0
-               order by b.namespace, b.id
-               on conflict do nothing
-               returning key, status
-             ),
-             moved as (
-               update runs r
-               set head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case
-                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
-                     else c.wake_at
-                   end,
-                   worker = c.worker,
-                   block_code = null,
-                   block_text = null,
-                   block_build = null,
-                   closed_at = case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end,
-                   updated_at = c.at
-               from c
-               where r.key = any ($1)
-                 and r.key = c.run
-                 and r.fence = c.fence
-                 and r.head = c.head
-                 and r.closed_at is null
-                 and not (c.drained and r.signals_accepted <> c.seen)
-               returning r.key, r.status
-             ),
-             landed as (
-               select key, status from moved
-               union all
-               select key, status from begun
-             ),
-             written as (
-               insert into journal (run, seq, kind, version, at, payload)
-               select l.run, l.seq, l.kind, l.version, l.at, l.payload
-               from unnest($11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bytea[])
-                 as l (run, seq, kind, version, at, payload)
-               join landed on landed.key = l.run
-             )
-             select array_agg(key), array_agg(key) filter (where status = 'due')
-             from landed",
-            rows
-        )
-        .bind(&begun.key)
-        .bind(&begun.namespace)
-        .bind(&begun.id)
-        .bind(&begun.workflow)
-        .bind(&begun.version)
-        .fetch_one(connection)
-        .await
-    }
+    const SET: &str = "
+                       fence = c.leaves_fence,
+                       block_code = c.block_code,
+                       block_text = c.block_text,
+                       block_build = c.block_build,";
+
+    const SET_NONE: &str = "
+                       block_code = null,
+                       block_text = null,
+                       block_build = null,";
+
+    const TAKING: &str = "
+        taking as materialized (
+          select t.run, (
+                   select s.ctid
+                   from signals s
+                   where s.run = t.run
+                     and s.ordinal = t.ordinal
+                     and s.taken = 0) as row
+          from (select distinct run, ordinal from unnest($26::bigint[], $27::bigint[]) as t (run, ordinal)) t
+        ),
+        counted as (
+          select run, count(row) as signals
+          from taking
+          group by run
+        ),";
+
+    const TAKEN: &str = ",
+        taken as (
+          update signals s
+          set taken = 1,
+              payload = null
+          where s.ctid = any (array(select t.row from taking t join landed on landed.key = t.run))
+        )";
+
+    const RETIRED: &str = "
+        retired as (
+          update runs r
+          set latest = 0
+          where r.key = any (array(
+              select (select o.key from runs o where o.namespace = b.namespace and o.id = b.id and o.latest = 1)
+              from unnest($18::text[], $19::text[]) as b (namespace, id)))
+            and r.latest > 0
+            and r.closed_at is not null
+            and r.key <> all ($17)
+          returning r.key
+        ),";
+
+    const BEGUN: &str = "
+        begun as (
+          insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, head, closed_at, created_at,
+                            updated_at, fence, block_code, block_text, block_build)
+          select b.key, b.namespace, b.id, b.workflow, b.version, c.status, c.wake_at, c.worker, c.lines,
+                 case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end, c.at, c.at,";
+
+    const BEGUN_PLAIN: &str = "
+                 c.fence, null, null, null
+          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
+            as b (key, namespace, id, workflow, version)
+          join c on c.run = b.key
+          where (select count(*) from retired) >= 0
+          order by b.namespace, b.id
+          on conflict do nothing
+          returning key, status
+        ),";
+
+    const BEGUN_SET: &str = "
+                 c.leaves_fence, c.block_code, c.block_text, c.block_build
+          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
+            as b (key, namespace, id, workflow, version)
+          join c on c.run = b.key
+          where (select count(*) from retired) >= 0
+          order by b.namespace, b.id
+          on conflict do nothing
+          returning key, status
+        ),";
+
+    const LANDED: &str = "
+        landed as (
+          select key, status from moved
+          union all
+          select key, status from begun
+        ),";
+
+    const PUBLISHED: &str = ",
+        shown as (
+          insert into published (run, name, value)
+          select p.run, p.name, p.value
+          from unnest($28::bigint[], $29::text[], $30::bytea[]) as p (run, name, value)
+          join landed on landed.key = p.run
+          on conflict (run, name) do update set value = excluded.value
+        )";
+
+    const REPLIED: &str = ",
+        replied as (
+          insert into replies (run, id, value)
+          select a.run, a.id, a.value
+          from unnest($31::bigint[], $32::text[], $33::bytea[]) as a (run, id, value)
+          join landed on landed.key = a.run
+          on conflict do nothing
+        )";
+
+    const STREAMED: &str = ",
+        streamed as (
+          insert into streams (run, stream, place, part, at, value)
+          select s.run, s.stream,
+                 s.nth + coalesce((
+                   select o.place
+                   from streams o
+                   where o.run = s.run
+                     and o.stream = s.stream
+                   order by o.place desc
+                   limit 1), 0),
+                 s.part, s.at, s.value
+          from unnest($34::bigint[], $35::text[], $36::bigint[], $37::text[], $38::bigint[], $39::bytea[])
+            as s (run, stream, nth, part, at, value)
+          join landed on landed.key = s.run
+        )";
 
     /// The rows of runs that begin.
     #[derive(Default)]
@@ -1037,166 +1113,7 @@ pub(super) mod postgres {
         }
     }
 
-    /// Commits of every kind.
-    async fn all(
-        connection: &mut PgConnection,
-        rows: &Columns<'_>,
-        begun: &Begun<'_>,
-        extras: &Extras<'_>,
-    ) -> Result<PgRow, sqlx::Error> {
-        bound!(
-            "with c as (
-               select *
-               from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
-                           $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[], $22::bigint[], $23::text[],
-                           $24::text[], $25::text[])
-                 as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at, leaves_fence, block_code,
-                       block_text, block_build)
-             ),
-             taking as materialized (
-               select t.run, (
-                        select s.ctid
-                        from signals s
-                        where s.run = t.run
-                          and s.ordinal = t.ordinal
-                          and s.taken = 0) as row
-               from (select distinct run, ordinal from unnest($26::bigint[], $27::bigint[]) as t (run, ordinal)) t
-             ),
-             counted as (
-               select run, count(row) as signals
-               from taking
-               group by run
-             ),
-             retired as (
-               update runs r
-               set latest = 0
-               where r.key = any (array(
-                   select (select o.key from runs o where o.namespace = b.namespace and o.id = b.id and o.latest = 1)
-                   from unnest($18::text[], $19::text[]) as b (namespace, id)))
-                 and r.latest = 1
-                 and r.closed_at is not null
-                 and r.key <> all ($17)
-               returning r.key
-             ),
-             begun as (
-               insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
-                                 block_code, block_text, block_build, closed_at, created_at, updated_at)
-               select b.key, b.namespace, b.id, b.workflow, b.version, c.status, c.wake_at, c.worker, c.leaves_fence,
-                      c.lines, c.block_code, c.block_text, c.block_build,
-                      case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end, c.at, c.at
-               from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
-                 as b (key, namespace, id, workflow, version)
-               join c on c.run = b.key
-               where (select count(*) from retired) >= 0
-               order by b.namespace, b.id
-               on conflict do nothing
-               returning key, status
-             ),
-             moved as (
-               update runs r
-               set fence = c.leaves_fence,
-                   head = r.head + c.lines,
-                   status = case when c.status = 'waiting' and c.seen < r.signals_accepted then 'due' else c.status end,
-                   wake_at = case
-                     when c.status = 'waiting' and c.seen < r.signals_accepted then c.at
-                     else c.wake_at
-                   end,
-                   worker = c.worker,
-                   signals_pending = r.signals_pending - coalesce(counted.signals, 0),
-                   block_code = c.block_code,
-                   block_text = c.block_text,
-                   block_build = c.block_build,
-                   closed_at = case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end,
-                   updated_at = c.at
-               from c
-               left join counted on counted.run = c.run
-               where r.key = any ($1)
-                 and r.key = c.run
-                 and r.fence = c.fence
-                 and r.head = c.head
-                 and r.closed_at is null
-                 and not (c.drained and r.signals_accepted <> c.seen)
-               returning r.key, r.status
-             ),
-             landed as (
-               select key, status from moved
-               union all
-               select key, status from begun
-             ),
-             written as (
-               insert into journal (run, seq, kind, version, at, payload)
-               select l.run, l.seq, l.kind, l.version, l.at, l.payload
-               from unnest($11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bytea[])
-                 as l (run, seq, kind, version, at, payload)
-               join landed on landed.key = l.run
-             ),
-             taken as (
-               update signals s
-               set taken = 1,
-                   payload = null
-               where s.ctid = any (array(select t.row from taking t join landed on landed.key = t.run))
-             ),
-             shown as (
-               insert into published (run, name, value)
-               select p.run, p.name, p.value
-               from unnest($28::bigint[], $29::text[], $30::bytea[]) as p (run, name, value)
-               join landed on landed.key = p.run
-               on conflict (run, name) do update set value = excluded.value
-             ),
-             answered as (
-               insert into replies (run, id, value)
-               select a.run, a.id, a.value
-               from unnest($31::bigint[], $32::text[], $33::bytea[]) as a (run, id, value)
-               join landed on landed.key = a.run
-               on conflict do nothing
-             ),
-             streamed as (
-               insert into streams (run, stream, place, part, at, value)
-               select s.run, s.stream,
-                      s.nth + coalesce((
-                        select o.place
-                        from streams o
-                        where o.run = s.run
-                          and o.stream = s.stream
-                        order by o.place desc
-                        limit 1), 0),
-                      s.part, s.at, s.value
-               from unnest($34::bigint[], $35::text[], $36::bigint[], $37::text[], $38::bigint[], $39::bytea[])
-                 as s (run, stream, nth, part, at, value)
-               join landed on landed.key = s.run
-             )
-             select array_agg(key), array_agg(key) filter (where status = 'due')
-             from landed",
-            rows
-        )
-        .bind(&begun.key)
-        .bind(&begun.namespace)
-        .bind(&begun.id)
-        .bind(&begun.workflow)
-        .bind(&begun.version)
-        .bind(&extras.fence)
-        .bind(&extras.block_code)
-        .bind(&extras.block_text)
-        .bind(&extras.block_build)
-        .bind(&extras.taken_run)
-        .bind(&extras.taken_ordinal)
-        .bind(&extras.published_run)
-        .bind(&extras.published_name)
-        .bind(&extras.published_value)
-        .bind(&extras.reply_run)
-        .bind(&extras.reply_id)
-        .bind(&extras.reply_value)
-        .bind(&extras.chunk_run)
-        .bind(&extras.chunk_stream)
-        .bind(&extras.chunk_nth)
-        .bind(&extras.chunk_part)
-        .bind(&extras.chunk_at)
-        .bind(&extras.chunk_value)
-        .fetch_one(connection)
-        .await
-    }
-
-    /// What few commits have, and the statement for every kind takes.
+    /// What few commits have.
     #[derive(Default)]
     struct Extras<'c> {
         fence: Vec<i64>,

@@ -564,16 +564,15 @@ mod postgres {
         .execute(&mut *tx)
         .await?;
         let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "select k.nth, i.run
-             from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as k (namespace, key, at, nth)
-             cross join lateral (
-               select i.run, i.expires_at, (select r.closed_at is null from runs r where r.key = i.run) as open
-               from idempotency i
-               where i.namespace = k.namespace
-                 and i.key = k.key
-             ) i
-             where i.expires_at > k.at
-                or (i.expires_at is null and i.open)",
+            "select k.nth, k.run
+             from (
+               select k.nth, k.at,
+                      (select i.run from idempotency i where i.namespace = k.namespace and i.key = k.key) as run,
+                      (select i.expires_at from idempotency i where i.namespace = k.namespace and i.key = k.key) as until
+               from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as k (namespace, key, at, nth)
+             ) k
+             where k.until > k.at
+                or (k.until is null and (select r.closed_at is null from runs r where r.key = k.run))",
         )
         .bind(&namespaces)
         .bind(&keys)
@@ -595,7 +594,7 @@ mod postgres {
              where key = any (array(
                  select (select r.key from runs r where r.namespace = s.namespace and r.id = s.id and r.latest = 1)
                  from unnest($1::text[], $2::text[]) as s (namespace, id)))
-               and latest = 1
+               and latest > 0
              order by key
              for no key update",
         )
