@@ -219,7 +219,8 @@ impl<T: PartialEq + Debug> Played<T> {
         }
         // An attempt that was under way when the process died may be made again; one that is recorded never is.
         let more = world.attempts.iter().find(|(attempt, times)| {
-            let in_peace = self.attempts.get(*attempt).copied().unwrap_or(0);
+            // Where worlds may differ in what they record, a step may be there that was not in peace.
+            let in_peace = self.attempts.get(*attempt).copied().unwrap_or(1);
             **times > in_peace + 1
         });
         more.map(|((run, op, attempt), times)| {
