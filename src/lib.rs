@@ -57,3 +57,8 @@ pub mod workflows;
 pub use failure::{Failure, Fault, Outcome};
 pub use runtime::{Aldis, Client, Ended, Error, RunHandle, Runtime, Settled};
 pub use workflow::{Context, Published, Signal, Step, StepContext, StepError, Stream, Update, Workflow};
+
+/// The program in the README compiles.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde::Serialize;
 
 use super::error::Error;
-use crate::clock::{Clock, Instant};
+use crate::clock::Instant;
 
 /// Prints text and sends it on at once: who reads it may be another program.
 pub(super) fn text(text: &str) -> Result<(), Error> {
@@ -44,8 +44,8 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A time, and how far it is from now.
-pub(super) fn time(at: Instant) -> String {
-    format!("{at} ({})", from_now(at, Clock::System.now()))
+pub(super) fn time(at: Instant, now: Instant) -> String {
+    format!("{at} ({})", from_now(at, now))
 }
 
 /// `3s ago`, `in 2h 5m`.

@@ -13,6 +13,8 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     busy: AtomicUsize,
+    /// Grows whenever something begins.
+    begun: AtomicUsize,
     bodies: AtomicUsize,
     changed: Notify,
     /// The drivers' own alarms: timers of runs that bodies keep running, timeouts of attempts.
@@ -65,6 +67,7 @@ impl Drop for Alarm {
 impl Activity {
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::SeqCst);
+        self.begun.fetch_add(1, Ordering::SeqCst);
         Busy(Arc::clone(self))
     }
 
@@ -86,10 +89,14 @@ impl Activity {
     pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: [&AtomicI64; 2]) {
         loop {
             let changed = self.changed.notified();
+            let begun = self.begun.load(Ordering::SeqCst);
+            let resting = self.busy.load(Ordering::SeqCst) == 0;
             let is_due = |at: Instant| at <= clock.now();
             let looks = looks_at.iter().any(|at| is_due(Instant(at.load(Ordering::SeqCst))));
             let due = looks || self.next_alarm().is_some_and(is_due);
-            if self.busy.load(Ordering::SeqCst) == 0 && !due && store.hints_waiting() == 0 {
+            // What leaves one of these places has entered another before, and to enter is to begin: if nothing has begun
+            // between the first look and the last, all of them were empty at the same time.
+            if resting && !due && store.hints_waiting() == 0 && self.begun.load(Ordering::SeqCst) == begun {
                 return;
             }
             if self.busy.load(Ordering::SeqCst) > 0 {

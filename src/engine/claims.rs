@@ -15,12 +15,13 @@ const CLAIM_MAX: usize = 256;
 
 /// Passes on what this process's own writes have told.
 pub(super) async fn listen(shared: Arc<Shared>, mut hints: Hints) {
-    while let Some(hint) = hints.recv().await {
-        // Counted as under way before the next look at `hints_waiting` can find nothing.
+    while hints.some().await {
+        // Counted as under way before a look at `hints_waiting` can find nothing.
         let _busy = shared.activity.begin();
-        match hint {
-            Hint::Signalled { run, signals } => shared.tell(run, Woken::Signalled { run, signals }),
-            Hint::Due => shared.look_now(),
+        match hints.try_recv() {
+            Some(Hint::Signalled { run, signals }) => shared.tell(run, Woken::Signalled { run, signals }),
+            Some(Hint::Due) => shared.look_now(),
+            None => {}
         }
     }
 }
@@ -91,7 +92,7 @@ async fn claim_all(shared: &Shared, knows: &[String]) -> Result<Option<Instant>,
         }
         if claimed < most {
             // What is still due is for other workers.
-            return Ok(shared.store.next_wake(now).await?);
+            return shared.store.next_wake(now).await;
         }
     }
     Ok(None)

@@ -4,7 +4,6 @@
 //! touched in one round are committed by one call, which the store's writer joins with what others send.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -131,6 +130,8 @@ impl Held {
     }
 }
 
+/// The next timer's time, and the wait for it.
+type Ring = (Instant, BoxFuture<'static, ()>);
 type Settled = (Vec<RunKey>, Result<Vec<Verdict>, store::Error>);
 type Loaded = (Vec<RunKey>, Result<Vec<Result<History, Unreadable>>, store::Error>);
 
@@ -158,7 +159,7 @@ const LOAD_MAX: usize = 64;
 pub(super) async fn drive(shared: Arc<Shared>, number: usize, mut inbox: mpsc::UnboundedReceiver<(Woken, Busy)>) {
     let mut driver = Driver::new(shared);
     let mut mail = Vec::with_capacity(256);
-    let mut alarm: Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)> = None;
+    let mut alarm: Option<Ring> = None;
     tracing::debug!(driver = number, "driver started");
     loop {
         driver.set_alarm(&mut alarm);
@@ -215,13 +216,12 @@ impl Driver {
 
     // Timers.
 
-    fn set_alarm(&self, alarm: &mut Option<(Instant, Pin<Box<dyn Future<Output = ()> + Send>>)>) {
+    fn set_alarm(&self, alarm: &mut Option<Ring>) {
         let next = self.timers.first().map(|(at, _)| *at);
         if alarm.as_ref().map(|(at, _)| *at) != next {
             let clock = self.shared.clock.clone();
             *alarm = next.map(|at| {
-                let ring: Pin<Box<dyn Future<Output = ()> + Send>> =
-                    Box::pin(async move { clock.sleep_until(at).await });
+                let ring: BoxFuture<'static, ()> = Box::pin(async move { clock.sleep_until(at).await });
                 (at, ring)
             });
         }
@@ -526,9 +526,10 @@ impl Driver {
         held.busy.get_or_insert_with(|| self.shared.activity.begin());
         self.resting_count -= usize::from(std::mem::take(&mut held.epoch) != 0);
         let sealed = Sealed::of(&commit);
-        let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
+        let State::Resting(mut live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
             return None;
         };
+        live.disturbed = false;
         held.state = State::Committing { live, sealed, fenced_by_us: false };
         Some(commit)
     }

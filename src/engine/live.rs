@@ -36,6 +36,8 @@ pub(super) struct Live {
     pub(super) seen: i64,
     /// Whether the row says Running under this worker.
     pub(super) owned: bool,
+    /// Whether signals were accepted since the last commit was sealed: if nobody had the run, its row is due now.
+    pub(super) disturbed: bool,
     workflow: (&'static str, u32),
     seed: uuid::Uuid,
     at: Instant,
@@ -149,6 +151,7 @@ impl Live {
             head: Seq::NONE,
             seen: 0,
             owned: false,
+            disturbed: false,
             workflow: ("", 0),
             seed,
             at: Instant(0),
@@ -312,6 +315,7 @@ impl Live {
                 return false;
             }
             self.seen = signal.ordinal;
+            self.disturbed = true;
             self.desk.arrive([signal]);
         }
         true
@@ -598,7 +602,8 @@ impl Live {
     /// Whether a commit is needed: there are lines, or the row says more than is true.
     pub(super) fn needs_commit(&self, batch: &Batch) -> bool {
         let runs = matches!(self.leaves(WorkerKey(0)), Leaves::Running(_));
-        !batch.is_empty() || self.owned != runs
+        // A signal that nobody waits for yet leaves a sleeping run's row due: it is put to sleep again.
+        !batch.is_empty() || self.owned != runs || (self.disturbed && !self.owned)
     }
 
     /// Seals a batch into a commit. The batch keeps what may have to be delivered again.

@@ -89,7 +89,7 @@ impl Catalogue {
     pub(super) async fn newest(&self, store: &Store, name: &str) -> Result<Known, CatalogueError> {
         match self.registry.newest(name) {
             Ok(registered) => Ok(Known::Here(Arc::clone(registered))),
-            Err(unknown) => self.from_store(store, name, None, unknown).await,
+            Err(unknown) => self.ask_store(store, name, None, unknown).await,
         }
     }
 
@@ -102,10 +102,10 @@ impl Catalogue {
             return Ok(Known::Declared(Arc::clone(known)));
         }
         let unknown = UnknownWorkflow { asked: format!("{name} v{version}"), registered: self.registry.tags() };
-        self.from_store(store, name, Some(version), unknown).await
+        self.ask_store(store, name, Some(version), unknown).await
     }
 
-    async fn from_store(
+    async fn ask_store(
         &self,
         store: &Store,
         name: &str,

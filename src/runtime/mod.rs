@@ -18,7 +18,7 @@ pub use client::{Client, Start};
 pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
-pub use show::{Shown, WaitsFor};
+pub use show::{Blocked, Shown, WaitsFor};
 
 use crate::clock::{Clock, Instant};
 use crate::engine::{self, Engine, Mock, Shadow};

@@ -117,8 +117,8 @@ mod sqlite {
         read
     }
 
-    // A row through the driver costs more than a line: 256 lines of a journal are folded into one row, with separators
-    // that compact JSON cannot hold.
+    // A row through the driver costs more than a line: 128 lines of a journal are folded into one row, with separators
+    // that compact JSON cannot hold. Of the largest payloads no more fit into one value.
     async fn read(connection: &mut SqliteConnection, runs: &[RunKey]) -> Result<Snapshot, sqlx::Error> {
         let mut keys = Json::default();
         for run in runs {
@@ -142,8 +142,8 @@ mod sqlite {
                  where run in (select value ->> 0 from json_each($1))
                  order by run, seq
              )
-             group by run, (seq - 1) / 256
-             order by run, (seq - 1) / 256;
+             group by run, (seq - 1) / 128
+             order by run, (seq - 1) / 128;
 
              select 'signal', run, ordinal, kind, name, id, payload, accepted_at
              from signals

@@ -72,18 +72,24 @@ pub struct Hints {
 impl Hints {
     /// The next hint; none once the store is closed, or another listener has taken over.
     pub async fn recv(&mut self) -> Option<Hint> {
+        if self.some().await { self.try_recv() } else { None }
+    }
+
+    /// Waits until there is a hint, and leaves it where it is; false once the store is closed, or another listener has
+    /// taken over. Who must be seen to be at work before the hint is gone waits so, and then takes it.
+    pub async fn some(&mut self) -> bool {
         loop {
             let some = self.queue.some.notified();
             {
-                let mut waiting = self.queue.lock();
+                let waiting = self.queue.lock();
                 if waiting.listener != self.listener {
-                    return None;
+                    return false;
                 }
-                if let Some(hint) = waiting.hints.pop_front() {
-                    return Some(hint);
+                if !waiting.hints.is_empty() {
+                    return true;
                 }
                 if waiting.closed {
-                    return None;
+                    return false;
                 }
             }
             some.await;

@@ -278,6 +278,16 @@ impl TestKit {
         Ok(self.redact().print(&journal))
     }
 
+    /// The lines of the run's journal that are the same on every database and however often the process died: without
+    /// their places and times, and without what attempts left.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn essence(&self, run: &RunHandle) -> Result<Vec<String>, Error> {
+        let journal: Vec<Recorded> = self.of(run).await?.journal().await?;
+        Ok(self.redact().comparable(&journal))
+    }
+
     pub(super) fn redact(&self) -> super::Redact {
         self.setup.redact.clone().text(self.database.directory().to_string_lossy(), "<dir>")
     }

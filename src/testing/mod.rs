@@ -6,6 +6,48 @@
 //! wrong, and demands the same end. [`history`] states what must hold of any run. [`replays`] holds the code against
 //! recorded histories.
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use aldis::testing::{Crash, Error, TestKit};
+//! use aldis::{Context, Failure, Signal, Step, Workflow};
+//!
+//! const CHARGE: Step<u32, String> = Step::new("charge").attempts(3);
+//! const APPROVAL: Signal<bool> = Signal::new("approval");
+//!
+//! async fn order(cx: Context, cents: u32) -> Result<String, Failure> {
+//!     let receipt = cx.step(&CHARGE, cents, |_, _| async { Err::<String, _>(Failure::new("no bank here")) }).await?;
+//!     cx.sleep(Duration::from_secs(86_400)).await?;
+//!     Ok(if cx.signal(&APPROVAL).await? { receipt } else { "declined".into() })
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Error> {
+//! let setup = TestKit::sqlite()
+//!     .workflow(Workflow::new("order", order))
+//!     .mock(&CHARGE, |_, cents| async move { Ok(format!("receipt over {cents}")) });
+//!
+//! // A day passes in no time, and the signal comes when the run waits for it.
+//! let kit = setup.clone().start().await?;
+//! let run = kit.run("order", &4_200).await?;
+//! kit.signal_when_awaited(&run, &APPROVAL, &true)?;
+//! let ended = kit.run_to_end(&run).await?;
+//! assert_eq!(format!("{:?}", ended.outcome), r#"Completed("receipt over 4200")"#);
+//! kit.finish().await?;
+//!
+//! // The same through a crash before, at and after every write.
+//! let survived = Crash::of(|_| setup.clone())
+//!     .survives(async |world| {
+//!         world.start("order-7", "order", &4_200).await?;
+//!         world.signal("order-7", "approval-1", &APPROVAL, &true).await?;
+//!         world.output::<String>("order-7").await
+//!     })
+//!     .await?;
+//! assert_eq!(survived.value, "receipt over 4200");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Uses the public face and the store; never sleeps: it waits until the engine rests, then moves the clock.
 
 mod crash;

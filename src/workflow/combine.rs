@@ -50,7 +50,9 @@ pub enum Raced<A, B> {
 
 /// The first of two; see [`Context::race`](super::Context::race).
 #[must_use = "futures do nothing unless awaited"]
-pub struct Race<A, B>(Option<(Pin<Box<A>>, Pin<Box<B>>)>);
+pub struct Race<A, B>(Option<Runners<A, B>>);
+
+type Runners<A, B> = (Pin<Box<A>>, Pin<Box<B>>);
 
 impl<A: Durable, B: Durable> Race<A, B> {
     pub(super) fn new(first: A, second: B) -> Self {

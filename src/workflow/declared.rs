@@ -23,11 +23,14 @@ impl<T> Signal<T> {
     }
 }
 
+/// Says whether an input is fit for an update; if not, why.
+pub type Validator<I> = fn(&I) -> Result<(), String>;
+
 /// A signal with an answer: the sender waits for what the workflow replies.
 #[derive(Debug)]
 pub struct Update<I, O> {
     name: &'static str,
-    validator: Option<fn(&I) -> Result<(), String>>,
+    validator: Option<Validator<I>>,
     of: PhantomData<fn(I) -> O>,
 }
 
@@ -40,7 +43,7 @@ impl<I, O> Update<I, O> {
 
     /// Refuses what does not pass, before anything is recorded. The text tells the sender why.
     #[must_use]
-    pub const fn validated_by(mut self, validator: fn(&I) -> Result<(), String>) -> Self {
+    pub const fn validated_by(mut self, validator: Validator<I>) -> Self {
         self.validator = Some(validator);
         self
     }
@@ -53,7 +56,7 @@ impl<I, O> Update<I, O> {
 
     /// Its validator.
     #[must_use]
-    pub const fn validator(&self) -> Option<fn(&I) -> Result<(), String>> {
+    pub const fn validator(&self) -> Option<Validator<I>> {
         self.validator
     }
 }

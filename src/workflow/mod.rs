@@ -17,7 +17,7 @@ mod step;
 
 pub use combine::{Durable, ForEach, Join, JoinAll, Race, Raced, Scope};
 pub use context::{Context, Request, UpdateOp};
-pub use declared::{Published, Signal, Stream, Update};
+pub use declared::{Published, Signal, Stream, Update, Validator};
 pub use definition::{Definition, Workflow};
 pub(crate) use desk::{Answer, Desk, Effects, Work};
 pub use op::{Cancelled, Op};

@@ -294,6 +294,8 @@ impl fmt::Debug for StepContext {
     }
 }
 
+type TransactionalBody = dyn for<'a> Fn(StepContext, &'a mut Tx) -> AttemptIn<'a> + Send + Sync;
+type AttemptIn<'a> = BoxFuture<'a, Result<Payload, AttemptFailure>>;
 type Attempt = BoxFuture<'static, Result<Payload, AttemptFailure>>;
 
 /// A step's body, its types erased.
@@ -302,9 +304,7 @@ pub(crate) enum Body {
     /// Runs on its own.
     Plain(Arc<dyn Fn(StepContext) -> Attempt + Send + Sync>),
     /// Runs inside the store's own transaction, which its result is committed with.
-    Transactional(
-        Arc<dyn for<'a> Fn(StepContext, &'a mut Tx) -> BoxFuture<'a, Result<Payload, AttemptFailure>> + Send + Sync>,
-    ),
+    Transactional(Arc<TransactionalBody>),
 }
 
 impl Body {

@@ -49,6 +49,14 @@ fn drainer() -> Workflow {
     })
 }
 
+/// Sleeps a day before it listens.
+fn late_riser() -> Workflow {
+    Workflow::new("late_riser", |cx: Context, (): ()| async move {
+        cx.sleep(secs(86_400)).await?;
+        cx.signal(&WORD).await.map_err(Failure::from)
+    })
+}
+
 each_store! {
     async fn signals_are_taken_in_the_order_of_their_acceptance_through_every_crash(kind) {
         let survived = Crash::of(|_| kit(kind).workflow(listener()))
@@ -199,5 +207,19 @@ each_store! {
         assert_eq!(format!("{:?}", ended.outcome), r#"Completed(["at once","an hour later"])"#);
         assert_eq!(kit.now().since(begin), secs(3_600));
         kit.finish().await?;
+    }
+
+    async fn a_signal_that_nobody_waits_for_yet_leaves_the_run_asleep(kind) {
+        let survived = Crash::of(|_| kit(kind).workflow(late_riser()))
+            .survives(async |world| {
+                world.start("r", "late_riser", &()).await?;
+                world.settle().await?;
+                world.signal("r", "a", &WORD, &"early".into()).await?;
+                world.settle().await?;
+                let status = world.status("r").await?;
+                Ok((status, world.output::<String>("r").await?))
+            })
+            .await?;
+        assert_eq!(survived.value, ("waiting", "early".to_owned()));
     }
 }

@@ -1,4 +1,5 @@
 //! What the tests of the engine share.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use std::time::Duration;
 
