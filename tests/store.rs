@@ -24,6 +24,8 @@ mod history;
 mod import;
 #[path = "store/open.rs"]
 mod open;
+#[path = "store/postgres.rs"]
+mod postgres;
 #[path = "store/read.rs"]
 mod read;
 #[path = "store/start.rs"]
