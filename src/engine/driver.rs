@@ -61,6 +61,8 @@ struct Held {
     reply: Option<oneshot::Sender<Result<(), BeginError>>>,
     /// Who waits for the run's end; dropped when the run is let go, and then has to ask the store.
     ended: Option<oneshot::Sender<Outcome>>,
+    /// Whether it is being read to go on without a claim.
+    resumes: bool,
     /// Whether it takes a place of those that are limited.
     counted: bool,
     /// When its earliest timer is due, while it is under way here.
@@ -122,6 +124,7 @@ impl Held {
             transactions: VecDeque::new(),
             reply: None,
             ended: None,
+            resumes: false,
             counted: false,
             alarm: None,
             busy: None,
@@ -336,8 +339,7 @@ impl Driver {
 
     fn signalled(&mut self, run: RunKey, signals: Vec<Pending>) {
         let Some(held) = self.held.get_mut(&run) else {
-            // Its row is due now.
-            self.shared.look_now();
+            self.resume(run, signals);
             return;
         };
         let known = match &mut held.state {
@@ -354,6 +356,23 @@ impl Driver {
         } else if matches!(held.state, State::Resting(_)) {
             self.reload(run);
         }
+    }
+
+    /// A run that rests in the store has got signals: it is read and goes on under the fence that it rests with, without
+    /// a claim. If a worker claims it meanwhile, that fence is refused and the run is let go.
+    fn resume(&mut self, run: RunKey, signals: Vec<Pending>) {
+        let room = self.shared.in_flight.load(Ordering::SeqCst) < self.shared.options.in_flight_max;
+        if !room || self.shared.stop.is_cancelled() {
+            self.shared.look_now();
+            return;
+        }
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        let mut held = Held::new(State::Loading { again: false });
+        held.counted = true;
+        held.resumes = true;
+        held.heard = signals;
+        self.hold(run, held);
+        self.to_load.push(run);
     }
 
     fn foreign(&mut self, run: RunKey) {
@@ -413,14 +432,27 @@ impl Driver {
             Ok(history) => &history.run,
             Err(unreadable) => &unreadable.run,
         };
-        if row.status != (Status::Running { worker: self.shared.worker() }) {
+        let owned = row.status == (Status::Running { worker: self.shared.worker() });
+        let resumes = self.held.get_mut(&run).is_some_and(|held| std::mem::take(&mut held.resumes));
+        // What is not registered here is for other workers: the claim loop knows how to tell.
+        let known = self.shared.registry.version(&row.workflow, row.version).is_ok();
+        let rests = match row.status {
+            Status::Due { at } => known && at <= self.now(),
+            Status::Waiting { .. } => known,
+            Status::Running { .. } | Status::Blocked { .. } | Status::Closed { .. } => false,
+        };
+        if !owned && !(resumes && rests) {
             // Somebody else's, at rest, or ended. If it is due, the claim loop finds it.
             self.drop_run(run);
-            self.shared.look_now();
+            if rests {
+                self.shared.look_now();
+            }
             return;
         }
         match self.rebuild(run, history) {
             Ok((mut live, batch)) => {
+                live.owned = owned;
+                live.disturbed = !owned;
                 live.payload_bytes_max = self.shared.options.payload_bytes_max;
                 let Some(held) = self.held.get_mut(&run) else { return };
                 let known = live.hear(std::mem::take(&mut held.heard));
