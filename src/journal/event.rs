@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
-use crate::failure::{AttemptFailure, Failure};
+use crate::failure::{AttemptFailure, Failure, Outcome};
 use crate::id::{OpId, RunId, Seq};
 use crate::payload::Payload;
 use crate::signal::SignalKind;
@@ -446,6 +446,18 @@ impl Event {
             | Self::RunCompleted(_)
             | Self::RunFailed(_)
             | Self::RunCancelled(_) => Role::Asked,
+        }
+    }
+
+    /// How the run ended, if the line says so.
+    #[must_use]
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Self::RunCompleted(RunCompleted { output }) => Some(Outcome::Completed(output)),
+            Self::RunFailed(RunFailed { failure }) => Some(Outcome::Failed(failure)),
+            Self::RunCancelled(RunCancelled { reason, failure }) => Some(Outcome::Cancelled { reason, failure }),
+            Self::RunTerminated(RunTerminated { reason, .. }) => Some(Outcome::Terminated { reason }),
+            _ => None,
         }
     }
 

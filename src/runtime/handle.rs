@@ -15,7 +15,7 @@ use super::{Error, ExportedRun};
 use crate::failure::{Failure, Outcome};
 use crate::id::{Namespace, RunId, RunKey};
 use crate::intake::{Send, SignalError};
-use crate::journal::{Event, Recorded, RunCancelled, RunCompleted, RunFailed, RunTerminated};
+use crate::journal::Recorded;
 use crate::payload::Payload;
 use crate::run::{BlockReason, Run, Status};
 use crate::signal::{Accepted, CancelRequest, SignalKind};
@@ -119,7 +119,7 @@ impl RunHandle {
             let (settled, ended) = self.look().await?;
             match settled {
                 Some(Settled::Ended(ended)) => return Ok(ended),
-                _ => self.pause(ended).await,
+                _ => drop(self.pause(ended).await),
             }
         }
     }
@@ -135,7 +135,7 @@ impl RunHandle {
         loop {
             match self.look().await? {
                 (Some(settled), _) => return Ok(settled),
-                (None, ended) => self.pause(ended).await,
+                (None, ended) => drop(self.pause(ended).await),
             }
         }
     }
@@ -148,13 +148,28 @@ impl RunHandle {
         let ended = |status, failure| Error::Ended { run: self.id.to_string(), status, failure };
         let outcome = match self.ended_here().await {
             Some(outcome) => outcome,
-            None => self.outcome().await?.outcome,
+            None => self.outcome_alone().await?,
         };
         match outcome {
             Outcome::Completed(output) => self.read(&output, || format!("the output of run {}", self.id)),
             Outcome::Failed(failure) => Err(ended("failed", failure)),
             Outcome::Cancelled { reason, .. } => Err(ended("was cancelled", Failure::new(reason))),
             Outcome::Terminated { reason } => Err(ended("was terminated", Failure::new(reason))),
+        }
+    }
+
+    /// Waits for how the run ended, and no more: its writer in this process tells it without a read.
+    async fn outcome_alone(&self) -> Result<Outcome, Error> {
+        loop {
+            let (settled, bell) = self.look().await?;
+            match settled {
+                Some(Settled::Ended(ended)) => return Ok(ended.outcome),
+                _ => {
+                    if let Some(outcome) = self.pause(bell).await {
+                        return Ok(outcome);
+                    }
+                }
+            }
         }
     }
 
@@ -177,7 +192,7 @@ impl RunHandle {
     }
 
     /// How it stands, and a bell that rings when that changes for good in this process.
-    async fn look(&self) -> Result<(Option<Settled>, oneshot::Receiver<()>), Error> {
+    async fn look(&self) -> Result<(Option<Settled>, oneshot::Receiver<Option<Outcome>>), Error> {
         // The bell first: what ends after it is heard, what ended before it is seen.
         let bell = self.store().watch_outcome(self.key).await;
         let run = self.store().get(self.key).await?.ok_or_else(|| self.unknown())?;
@@ -189,25 +204,20 @@ impl RunHandle {
         Ok((settled, bell))
     }
 
-    async fn pause(&self, bell: oneshot::Receiver<()>) {
+    /// Waits until the run may have changed; returns how it ended, if the writer in this process has told.
+    async fn pause(&self, bell: oneshot::Receiver<Option<Outcome>>) -> Option<Outcome> {
         tokio::select! {
-            _ = bell => {}
-            () = self.client.inner.clock.sleep(POLL) => {}
+            told = bell => told.ok().flatten(),
+            () = self.client.inner.clock.sleep(POLL) => None,
         }
     }
 
     async fn ended(&self, signals_unread: i64) -> Result<Ended, Error> {
         let last = self.store().outcome(self.key).await?;
-        let outcome = match last.map(|line| line.event) {
-            Some(Event::RunCompleted(RunCompleted { output })) => Outcome::Completed(output),
-            Some(Event::RunFailed(RunFailed { failure })) => Outcome::Failed(failure),
-            Some(Event::RunCancelled(RunCancelled { reason, failure })) => Outcome::Cancelled { reason, failure },
-            Some(Event::RunTerminated(RunTerminated { reason, .. })) => Outcome::Terminated { reason },
-            _ => {
-                let found = format!("run {} is closed, but its journal has no end", self.id);
-                return Err(store::Error::Corrupt { found }.into());
-            }
-        };
+        let outcome = last.and_then(|line| line.event.outcome()).ok_or_else(|| {
+            let found = format!("run {} is closed, but its journal has no end", self.id);
+            store::Error::Corrupt { found }
+        })?;
         Ok(Ended { outcome, signals_unread })
     }
 
@@ -309,7 +319,7 @@ impl RunHandle {
             }
             tokio::select! {
                 () = answered => {}
-                () = self.pause(bell) => {}
+                _ = self.pause(bell) => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::failure::Outcome;
 use crate::id::{Fence, Namespace, RunId, RunKey, Seq, WorkerKey};
 use crate::journal::{EVENT_VERSION, Event, Recorded};
 use crate::payload::Payload;
@@ -118,6 +119,14 @@ impl Lines {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// How the run ends with these lines, if it does.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        let line = self.lines.last()?;
+        let json = std::str::from_utf8(self.json(line)).ok()?;
+        Event::decode(Seq::NONE, line.kind, line.version, json).ok()?.outcome()
     }
 
     /// The JSON of a line.

@@ -355,7 +355,7 @@ pub(super) mod sqlite {
             .foreign_keys(false)
             .pragma("temp_store", "memory")
             // 64 MiB of pages: the journal's index and the rows of live runs stay in memory.
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", "-4096")
             // Pages that are written again and again go to the file once in 16 MiB of log, not in 4.
             .pragma("wal_autocheckpoint", "4000")
             .row_buffer_size(2_048)

@@ -11,6 +11,7 @@ use super::Error;
 use super::contract::Hint;
 use super::open::{Inner, Store};
 use crate::clock::Instant;
+use crate::failure::Outcome;
 use crate::id::RunKey;
 
 /// How many hints wait for a listener before they are collapsed.
@@ -55,9 +56,10 @@ impl Store {
         twins!(Inner: &self.0.inner, changed(self));
     }
 
-    /// Fires when this process's writer has applied the commit that closed the run, or blocked it. Of what other
+    /// Fires when this process's writer has applied the commit that closed the run, and tells how it ended; or blocked it,
+    /// and then tells nothing. Of what other
     /// processes write it hears nothing, so look at the run after calling this, and again when [`Store::changed`] says.
-    pub async fn watch_outcome(&self, run: RunKey) -> oneshot::Receiver<()> {
+    pub async fn watch_outcome(&self, run: RunKey) -> oneshot::Receiver<Option<Outcome>> {
         self.0.shared.watch(run)
     }
 }

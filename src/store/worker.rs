@@ -116,7 +116,7 @@ impl Store {
             })
             .await?;
         for run in &blocked {
-            self.0.shared.ended(RunKey(*run));
+            self.0.shared.ended(RunKey(*run), || None);
         }
         Ok(blocked.len() as u64)
     }

@@ -21,6 +21,7 @@ use super::turn::Turn;
 use super::wake::HintQueue;
 use super::{Error, Fault, Faults};
 use crate::clock::Instant;
+use crate::failure::Outcome;
 use crate::id::{Fence, RunKey, Seq};
 use crate::signal::{Accepted, Pending, Refused};
 use crate::transaction::Connection;
@@ -175,7 +176,7 @@ pub(super) struct Shared {
     pub(super) arrivals: AtomicU64,
     pub(super) physical_writes: AtomicU64,
     batch_max: usize,
-    outcomes: Mutex<HashMap<RunKey, Vec<oneshot::Sender<()>>>>,
+    outcomes: Mutex<HashMap<RunKey, Vec<oneshot::Sender<Option<Outcome>>>>>,
 }
 
 impl Shared {
@@ -217,7 +218,7 @@ impl Shared {
         self.elsewhere.notify_one();
     }
 
-    pub(super) fn watch(&self, run: RunKey) -> oneshot::Receiver<()> {
+    pub(super) fn watch(&self, run: RunKey) -> oneshot::Receiver<Option<Outcome>> {
         let (fire, fired) = oneshot::channel();
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         let watchers = outcomes.entry(run).or_default();
@@ -227,18 +228,20 @@ impl Shared {
     }
 
     /// The run was closed or blocked.
-    pub(super) fn ended(&self, run: RunKey) {
+    pub(super) fn ended(&self, run: RunKey, outcome: impl FnOnce() -> Option<Outcome>) {
         let watchers = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
-        for fire in watchers.into_iter().flatten() {
+        let Some(watchers) = watchers else { return };
+        let outcome = outcome();
+        for fire in watchers {
             // A watcher that has gone has nothing to hear.
-            let _ = fire.send(());
+            let _ = fire.send(outcome.clone());
         }
     }
 
     /// What an applied commit means for those who listen.
     pub(super) fn applied(&self, commit: &Commit, due: bool) {
         if matches!(commit.leaves, Leaves::Closed(_) | Leaves::Blocked { .. }) {
-            self.ended(commit.run);
+            self.ended(commit.run, || commit.lines.outcome());
         }
         if due {
             self.due();
