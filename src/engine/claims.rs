@@ -10,6 +10,9 @@ use super::driver::Woken;
 use crate::clock::Instant;
 use crate::store::{Error, Hint, Hints};
 
+/// When due runs are looked for again after that has failed.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// The most runs that are claimed by one statement.
 const CLAIM_MAX: usize = 256;
 
@@ -56,7 +59,9 @@ pub(super) async fn look(shared: Arc<Shared>) {
             Ok(next) => drop(shared.looks_at.fetch_min(next.map_or(i64::MAX, |at| at.0), Ordering::SeqCst)),
             Err(Error::Closed) => return,
             Err(e) => {
-                tracing::warn!(error = &e as &dyn std::error::Error, "due runs could not be claimed; trying again")
+                tracing::warn!(error = &e as &dyn std::error::Error, "due runs could not be claimed; trying again");
+                let again = shared.clock.now() + AGAIN;
+                shared.looks_at.fetch_min(again.0, Ordering::SeqCst);
             }
         }
         drop(busy);

@@ -293,8 +293,10 @@ impl Engine {
     /// # Errors
     /// If the store cannot be reached.
     pub async fn next_wake(&self) -> Result<Option<Instant>, store::Error> {
-        let here = self.shared.activity.next_alarm();
         let now = self.shared.clock.now();
+        let looks_at = Instant(self.shared.looks_at.load(Ordering::SeqCst));
+        let looks_at = Some(looks_at).filter(|at| *at > now && at.0 < i64::MAX);
+        let here = self.shared.activity.next_alarm().into_iter().chain(looks_at).min();
         // What is due and was not taken waits for room, or for another worker.
         let there = self.shared.store.next_wake(now).await?;
         Ok(here.into_iter().chain(there).min())
