@@ -441,7 +441,8 @@ impl Driver {
             Status::Waiting { .. } => known,
             Status::Running { .. } | Status::Blocked { .. } | Status::Closed { .. } => false,
         };
-        if !owned && !(resumes && rests) {
+        let goes_on = owned || (resumes && rests);
+        if !goes_on {
             // Somebody else's, at rest, or ended. If it is due, the claim loop finds it.
             self.drop_run(run);
             if rests {
