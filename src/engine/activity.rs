@@ -86,7 +86,7 @@ impl Activity {
     }
 
     /// Waits until nothing is under way, every hint of the store has been heard, and no alarm and no look is due.
-    pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: [&AtomicI64; 2]) {
+    pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: [&AtomicI64; 3]) {
         loop {
             let changed = self.changed.notified();
             let begun = self.begun.load(Ordering::SeqCst);

@@ -64,8 +64,9 @@ pub(super) async fn look(shared: Arc<Shared>) {
                 shared.looks_at.fetch_min(again.0, Ordering::SeqCst);
             }
         }
-        drop(busy);
         let poll = shared.clock.now() + shared.options.poll;
+        shared.polls_at.store(poll.0, Ordering::SeqCst);
+        drop(busy);
         loop {
             let at = Instant(shared.looks_at.load(Ordering::SeqCst)).min(poll);
             if at <= shared.clock.now() {

@@ -129,6 +129,8 @@ struct Shared {
     answered: Arc<Notify>,
     /// When the claim loop looks next; a commit with an earlier wake tells it.
     looks_at: AtomicI64,
+    /// When it looks at the latest, whoever has told it anything.
+    polls_at: AtomicI64,
     /// When the lease is renewed next.
     beats_at: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
@@ -221,6 +223,7 @@ impl Engine {
             due: Notify::new(),
             answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),
+            polls_at: AtomicI64::new(i64::MAX),
             beats_at: AtomicI64::new(i64::MAX),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
@@ -285,7 +288,8 @@ impl Engine {
     /// A body that waits for the clock counts as resting.
     pub async fn settled(&self) {
         let shared = &self.shared;
-        shared.activity.quiet(&shared.store, &shared.clock, [&shared.looks_at, &shared.beats_at]).await;
+        let looks_at = [&shared.looks_at, &shared.polls_at, &shared.beats_at];
+        shared.activity.quiet(&shared.store, &shared.clock, looks_at).await;
     }
 
     /// When the engine itself looks next, if nothing else happens: the earliest timer that it knows of.

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use super::contract::{Arrival, Commit, Leaves, Lines, Preconditions, Refusal, Start, StartRefused, Started, Verdict};
 use super::open::Store;
-use super::writer::{self, ArrivalFact, Batch, CommitFact, Frame, Shared, StartAnswer};
+use super::writer::{self, Batch, CommitFact, Frame, Shared, StartAnswer};
 use super::{Addressee, Error};
 use crate::id::{Fence, RunId, RunKey};
 use crate::journal::RunTerminated;
 use crate::run::{Closed, IfClosed, IfOpen, KeyKept, Run};
-use crate::signal::{Pending, Refused};
+use crate::signal::{Accepted, Pending, Refused};
 
 /// A caller's own transaction on the store's database.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Store {
     ) -> Result<Result<(RunKey, Started), StartRefused>, Error> {
         self.0.shared.open()?;
         self.0.shared.alive().await;
-        let began = begin_all(tx, &[start], Frame::Inside)
+        let began = begin_all(tx, &[start], false, Frame::Inside)
             .await
             .map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
         began.answers.into_iter().next().ok_or_else(|| Error::Corrupt { found: "a start without an answer".into() })
@@ -162,13 +162,19 @@ pub(super) fn announce(shared: &Shared, began: &Began) {
     }
 }
 
-/// Starts whose ids and idempotency keys are distinct, in one transaction.
-pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Frame) -> Result<Began, sqlx::Error> {
+/// Starts whose ids and idempotency keys are distinct, in one transaction. `doubtful`: they may have landed before, and
+/// nobody was told.
+pub(super) async fn begin_all(
+    mut tx: CallerTx<'_>,
+    starts: &[Start],
+    doubtful: bool,
+    frame: Frame,
+) -> Result<Began, sqlx::Error> {
     if frame == Frame::Whole {
         writer::begin(tx.again()).await?;
     }
     let mut answers: Vec<Option<StartAnswer>> = vec![None; starts.len()];
-    let mut began = Began::default();
+    let mut began = Began { due: doubtful, ..Began::default() };
     // On Postgres another process may take an id between the look and the write; then the start looks again.
     for _ in 0..8 {
         let open: Vec<usize> = (0..starts.len()).filter(|i| answers[*i].is_none()).collect();
@@ -227,7 +233,7 @@ pub(super) async fn begin_all(mut tx: CallerTx<'_>, starts: &[Start], frame: Fra
         if !arrivals.arrivals.is_empty() {
             let facts = writer_write(tx.again(), &arrivals).await?.arrivals;
             for (arrival, fact) in arrivals.arrivals.iter().zip(facts) {
-                if let ArrivalFact::New { run, ordinal } = fact {
+                if let Ok((run, Accepted::New { ordinal })) = super::accept::answer(arrival, &fact, doubtful) {
                     let signal = super::accept::pending(arrival, ordinal);
                     match began.signalled.iter_mut().find(|(key, _)| *key == run) {
                         Some((_, signals)) => signals.push(signal),

@@ -61,8 +61,8 @@ impl Store {
     /// [`Error::Unavailable`], [`Error::Closed`].
     pub async fn take_over(&self, now: Instant) -> Result<u64, Error> {
         let taken = self
-            .alone("take over the runs of dead workers", move |tx, _| {
-                Box::pin(async move { twins!(CallerTx: tx, take_over(now)) })
+            .alone("take over the runs of dead workers", move |tx, doubtful| {
+                Box::pin(async move { Ok((twins!(CallerTx: tx, take_over(now))?, doubtful)) })
             })
             .await?;
         self.freed(taken)
@@ -75,8 +75,8 @@ impl Store {
     /// [`Error::Unavailable`], [`Error::Closed`].
     pub async fn take_over_all(&self, except: Option<WorkerKey>, now: Instant) -> Result<u64, Error> {
         let taken = self
-            .alone("take over the runs of all other workers", move |tx, _| {
-                Box::pin(async move { twins!(CallerTx: tx, take_over_all(except, now)) })
+            .alone("take over the runs of all other workers", move |tx, doubtful| {
+                Box::pin(async move { Ok((twins!(CallerTx: tx, take_over_all(except, now))?, doubtful)) })
             })
             .await?;
         self.freed(taken)
@@ -88,15 +88,16 @@ impl Store {
     /// [`Error::Unavailable`], [`Error::Closed`].
     pub async fn release(&self, worker: WorkerKey, now: Instant) -> Result<u64, Error> {
         let released = self
-            .alone("release a worker's runs", move |tx, _| {
-                Box::pin(async move { twins!(CallerTx: tx, release(worker, now)) })
+            .alone("release a worker's runs", move |tx, doubtful| {
+                Box::pin(async move { Ok((twins!(CallerTx: tx, release(worker, now))?, doubtful)) })
             })
             .await?;
         self.freed(released)
     }
 
-    fn freed(&self, runs: u64) -> Result<u64, Error> {
-        if runs > 0 {
+    /// Tells of runs that were made due; after a write whose first answer was lost there may be more than it counted.
+    fn freed(&self, (runs, doubtful): (u64, bool)) -> Result<u64, Error> {
+        if runs > 0 || doubtful {
             self.0.shared.due();
         }
         Ok(runs)
@@ -129,9 +130,9 @@ impl Store {
         let build: Arc<str> = build.into();
         let knows: Arc<[String]> = knows.into();
         let unblocked = self
-            .alone("unblock runs", move |tx, _| {
+            .alone("unblock runs", move |tx, doubtful| {
                 let (build, knows) = (Arc::clone(&build), Arc::clone(&knows));
-                Box::pin(async move { twins!(CallerTx: tx, unblock(&build, &knows, now)) })
+                Box::pin(async move { Ok((twins!(CallerTx: tx, unblock(&build, &knows, now))?, doubtful)) })
             })
             .await?;
         self.freed(unblocked)

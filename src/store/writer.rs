@@ -873,9 +873,9 @@ impl Writer {
     async fn begin(&mut self, starts: Vec<Start>, answers: Vec<Answer<StartAnswer>>) {
         let starts = Arc::new(starts);
         let began = self
-            .physical("start runs", |tx, _| {
+            .physical("start runs", |tx, doubtful| {
                 let starts = Arc::clone(&starts);
-                Box::pin(async move { start::begin_all(tx, &starts, Frame::Whole).await })
+                Box::pin(async move { start::begin_all(tx, &starts, doubtful, Frame::Whole).await })
             })
             .await;
         match began {

@@ -173,17 +173,11 @@ impl TestKit {
     /// # Errors
     /// [`Error::Restless`] for workflows that go on for ever; and as [`TestKit::advance`].
     pub async fn run_to_rest(&self) -> Result<(), Error> {
-        let mut looked_again = false;
         for _ in 0..MOVES_MAX {
             self.settle().await?;
             match self.next_wake().await? {
                 Some(at) => self.clock.set(at),
-                None if looked_again => return Ok(()),
-                // A poll would come next; nobody is to wait for that here.
-                None => {
-                    looked_again = true;
-                    self.engine().nudge();
-                }
+                None => return Ok(()),
             }
         }
         Err(Error::Restless { moves: MOVES_MAX, at: self.now() })
@@ -195,7 +189,6 @@ impl TestKit {
     /// [`Error::Blocked`] or [`Error::Stuck`] if it does not end; and as [`TestKit::run_to_rest`].
     pub async fn run_to_end(&self, run: &RunHandle) -> Result<Ended, Error> {
         let run = self.of(run).await?;
-        let mut looked_again = false;
         for _ in 0..MOVES_MAX {
             self.settle().await?;
             let row = run.row().await?;
@@ -208,11 +201,7 @@ impl TestKit {
             }
             match self.next_wake().await? {
                 Some(at) => self.clock.set(at),
-                None if looked_again => return Err(self.stuck(&run).await?),
-                None => {
-                    looked_again = true;
-                    self.engine().nudge();
-                }
+                None => return Err(self.stuck(&run).await?),
             }
         }
         Err(Error::Restless { moves: MOVES_MAX, at: self.now() })
