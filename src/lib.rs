@@ -6,7 +6,7 @@
 //! | floor | room | what it is for |
 //! |---|---|---|
 //! | 0 | [`id`] [`clock`] [`payload`] [`retry`] | identities, time as an argument, JSON with a size, backoff arithmetic |
-//! | 1 | [`run`] [`signal`] [`failure`] [`transaction`] | the nouns: values and their states |
+//! | 1 | [`run`] [`signal`] [`thread`] [`failure`] [`transaction`] | the nouns: values and their states |
 //! | 2 | [`journal`] | what happened: events, their encoding, the fold from events to status, the replay cursor; pure |
 //! | 3 | [`workflow`] | the author's desk: how a workflow is declared and what its code may ask for |
 //! | 3 | [`store`] | the contract and its two databases; the only room that knows SQL |
@@ -31,6 +31,7 @@ pub mod retry;
 pub mod failure;
 pub mod run;
 pub mod signal;
+pub mod thread;
 pub mod transaction;
 
 pub mod journal;
