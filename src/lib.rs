@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`id`] [`clock`] [`payload`] [`retry`] | identities, time as an argument, JSON with a size, backoff arithmetic |
 //! | 1 | [`run`] [`signal`] [`thread`] [`failure`] [`transaction`] | the nouns: values and their states |
+//! | 1 | [`message`] | what is said on a thread: its form when sent, stored, echoed, shown and read by the model |
 //! | 2 | [`journal`] | what happened: events, their encoding, the fold from events to status, the replay cursor; pure |
 //! | 3 | [`workflow`] | the author's desk: how a workflow is declared and what its code may ask for |
 //! | 3 | [`store`] | the contract and its two databases; the only room that knows SQL |
@@ -29,6 +30,7 @@ pub mod payload;
 pub mod retry;
 
 pub mod failure;
+pub mod message;
 pub mod run;
 pub mod signal;
 pub mod thread;
