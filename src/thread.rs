@@ -238,6 +238,35 @@ impl TurnInput {
     }
 }
 
+/// A message for the history of a thread, as a turn gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Its id, unique per thread.
+    pub id: String,
+    /// `user`, `assistant`, `system` or `signal`.
+    pub role: &'static str,
+    /// The category of a signal.
+    pub category: Option<&'static str>,
+    /// The whole row.
+    pub row: Payload,
+    /// Whether the turn has added it before: then it stays in its place, with this row. Otherwise a second message
+    /// under an id is not added.
+    pub again: bool,
+}
+
+/// A tool call that waits for an answer from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCall {
+    /// The call's id, unique per turn.
+    pub call: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments, whether it needs approval, and what it was suspended with.
+    pub value: Payload,
+    /// When it is settled by itself.
+    pub expires_at: Option<Instant>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

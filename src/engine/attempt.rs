@@ -15,9 +15,9 @@ use super::driver::Woken;
 use super::live::{OpenStep, Said, panic_message};
 use crate::clock::Instant;
 use crate::failure::{AttemptFailure, Failure, Timeout};
-use crate::id::{OpId, RunId, RunKey};
+use crate::id::{OpId, RunId, RunKey, ThreadKey};
 use crate::payload::Payload;
-use crate::store::Chunk;
+use crate::store::{Chunk, Window};
 use crate::workflow::{Body, Recorder, StepContext, Work};
 
 /// A body to run instead of a step's own: it gets the step's input as JSON.
@@ -50,6 +50,7 @@ impl Attempt {
 pub(super) struct Job {
     pub(super) run: RunKey,
     pub(super) id: RunId,
+    pub(super) thread: Option<ThreadKey>,
     pub(super) seed: uuid::Uuid,
     pub(super) op: OpId,
     pub(super) work: Arc<Work>,
@@ -72,6 +73,7 @@ impl Job {
         let reports = Reports {
             shared: Arc::clone(shared),
             run: self.run,
+            thread: self.thread,
             op: self.op.clone(),
             attempt: self.attempt(),
             cancel: cancel.clone(),
@@ -290,10 +292,22 @@ impl Drop for Resting {
 struct Reports {
     shared: Arc<Shared>,
     run: RunKey,
+    thread: Option<ThreadKey>,
     op: OpId,
     attempt: u32,
     cancel: CancellationToken,
     life: Arc<Life>,
+}
+
+impl Reports {
+    fn turn(&self) -> Result<ThreadKey, Failure> {
+        self.thread.ok_or_else(|| Failure::new("the run answers no thread").not_retryable())
+    }
+
+    /// What marks the chunks of every attempt at this step.
+    fn part(&self) -> String {
+        format!("{}:{}", self.run, self.op)
+    }
 }
 
 impl Recorder for Reports {
@@ -317,6 +331,30 @@ impl Recorder for Reports {
             shared.store.append(run, vec![chunk], at).await.map_err(Failure::from)
         }
         .boxed()
+    }
+
+    fn show(&self, chunks: Vec<Payload>) -> BoxFuture<'static, Result<(), Failure>> {
+        self.life.sign();
+        let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
+        async move {
+            let at = shared.clock.now();
+            shared.store.show(thread?, &part, chunks, at).await.map_err(Failure::from)
+        }
+        .boxed()
+    }
+
+    fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>> {
+        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+        async move {
+            let rows = shared.store.messages(thread?, Window::latest(i64::MAX, limit)).await?;
+            Ok(rows.into_iter().map(|row| (row.seq, row.content)).collect())
+        }
+        .boxed()
+    }
+
+    fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>> {
+        let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
+        async move { Ok(shared.store.last_part(thread?).await?.is_some_and(|last| last == part)) }.boxed()
     }
 
     fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {

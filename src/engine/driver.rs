@@ -649,12 +649,21 @@ impl Driver {
                 held.transactions.push_back(op);
                 continue;
             }
-            let job = Job { run, id: live.id.clone(), seed: live.seed(), op: op.clone(), step: step.clone(), work };
+            let job = Job {
+                run,
+                id: live.id.clone(),
+                thread: live.thread,
+                seed: live.seed(),
+                op: op.clone(),
+                step: step.clone(),
+                work,
+            };
             held.bodies.insert(op, attempt::begin(&self.shared, job));
         }
         while let Some(op) = held.transactions.pop_front() {
             let Some((step, work)) = live.step(&op) else { continue };
-            let job = Job { run, id: live.id.clone(), seed: live.seed(), op, step: step.clone(), work };
+            let job =
+                Job { run, id: live.id.clone(), thread: live.thread, seed: live.seed(), op, step: step.clone(), work };
             transactional::begin(&self.shared, job);
             let State::Resting(live) = std::mem::replace(&mut held.state, State::Loading { again: false }) else {
                 return;

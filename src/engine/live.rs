@@ -17,7 +17,7 @@ use crate::payload::Payload;
 use crate::run::{BlockReason, Closed};
 use crate::signal::{CancelRequest, Pending};
 use crate::store::{Chunk, Commit, History, Leaves, Lines, NewRun, Preconditions, ThreadPart};
-use crate::workflow::{Answer, Context, Desk, Effects};
+use crate::workflow::{Answer, Context, Desk, Effects, ThreadEffects};
 use crate::workflow::{Registered, Work};
 
 /// Tells the engine that somebody else woke the run.
@@ -39,7 +39,7 @@ pub(super) struct Live {
     /// Whether signals were accepted since the last commit was sealed: if nobody had the run, its row is due now.
     pub(super) disturbed: bool,
     /// The thread that it answers, if it is a turn.
-    thread: Option<ThreadKey>,
+    pub(super) thread: Option<ThreadKey>,
     workflow: (&'static str, u32),
     seed: uuid::Uuid,
     at: Instant,
@@ -519,6 +519,12 @@ impl Live {
         if let Some(reason) = self.desk.blocked() {
             return Err(reason);
         }
+        if self.thread.is_none() && self.desk.leaves_with_thread() {
+            return Err(BlockReason::Corrupt(format!(
+                "run {} leaves something with a thread, but answers none; turns are begun by sending to a thread",
+                self.id
+            )));
+        }
         if self.watch.foreign.load(Ordering::SeqCst) || (end.is_none() && !self.desk.rests()) {
             return Err(self.foreign_wait());
         }
@@ -637,7 +643,7 @@ impl Live {
             published: effects.published,
             replies: effects.replies,
             chunks: effects.chunks.into_iter().map(chunk).collect(),
-            thread: self.thread.map(|thread| Box::new(ThreadPart { thread, ..ThreadPart::default() })),
+            thread: self.thread.map(|thread| Box::new(part_of(thread, effects.thread))),
             at: self.at.max(now),
         }
     }
@@ -701,6 +707,11 @@ impl Opening {
         }
         opening
     }
+}
+
+fn part_of(thread: ThreadKey, effects: ThreadEffects) -> ThreadPart {
+    let ThreadEffects { messages, shown, suspends, settles } = effects;
+    ThreadPart { thread, messages, shown, suspends, settles }
 }
 
 fn looked_up(asked: &[Recorded]) -> HashMap<OpId, Vec<Taken>> {

@@ -262,6 +262,35 @@ events! {
         size: u64,
     }
 
+    /// The code added a message to the history of its thread, or went on with one. The message itself is in the history.
+    MessageAdded {
+        /// The message's id.
+        id: String,
+        /// `user`, `assistant`, `system` or `signal`.
+        role: String,
+        /// The row's size in bytes.
+        size: u64,
+    }
+
+    /// The code left a tool call to somebody outside. It waits until it is settled or the run ends.
+    CallSuspended {
+        /// The call's id.
+        call: String,
+        /// The tool.
+        tool: String,
+        /// Its arguments, and what it was suspended with.
+        value: Payload,
+        /// When it is settled by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<Instant>,
+    }
+
+    /// The code has its answer to a call, or wants none any more.
+    CallSettled {
+        /// The call's id.
+        call: String,
+    }
+
     /// The code answered an update.
     UpdateAnswered {
         /// The update's id.
@@ -381,6 +410,9 @@ impl Event {
             | Self::RunStarted(_)
             | Self::ValuePublished(_)
             | Self::StreamAppended(_)
+            | Self::MessageAdded(_)
+            | Self::CallSuspended(_)
+            | Self::CallSettled(_)
             | Self::UpdateAnswered(_)
             | Self::UndosForgotten(_)
             | Self::CancelRequested(_)
@@ -402,6 +434,9 @@ impl Event {
             | Self::SignalsChecked(SignalsChecked { name, .. })
             | Self::ValuePublished(ValuePublished { name, .. })
             | Self::StreamAppended(StreamAppended { stream: name, .. })
+            | Self::MessageAdded(MessageAdded { id: name, .. })
+            | Self::CallSuspended(CallSuspended { call: name, .. })
+            | Self::CallSettled(CallSettled { call: name })
             | Self::UndoPushed(UndoPushed { name, .. }) => Some(name),
             _ => None,
         }
@@ -414,6 +449,7 @@ impl Event {
             Self::StepScheduled(StepScheduled { input: value, .. })
             | Self::ValuePublished(ValuePublished { value, .. })
             | Self::UpdateAnswered(UpdateAnswered { reply: value, .. })
+            | Self::CallSuspended(CallSuspended { value, .. })
             | Self::UndoPushed(UndoPushed { input: value, .. })
             | Self::RunCompleted(RunCompleted { output: value }) => Some(value),
             _ => None,
@@ -440,6 +476,9 @@ impl Event {
             | Self::WaitWithdrawn(_)
             | Self::ValuePublished(_)
             | Self::StreamAppended(_)
+            | Self::MessageAdded(_)
+            | Self::CallSuspended(_)
+            | Self::CallSettled(_)
             | Self::UpdateAnswered(_)
             | Self::UndoPushed(_)
             | Self::UndosForgotten(_)

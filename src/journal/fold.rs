@@ -175,7 +175,12 @@ impl Standing {
             }
             Event::SignalsChecked(SignalsChecked { signals, .. }) => self.signals_taken += signals.len() as u64,
             Event::WaitWithdrawn(WaitWithdrawn { op }) => self.close(line, op, |_| true)?,
-            Event::ValuePublished(ValuePublished { .. }) | Event::StreamAppended(_) | Event::UpdateAnswered(_) => {}
+            Event::ValuePublished(ValuePublished { .. })
+            | Event::StreamAppended(_)
+            | Event::MessageAdded(_)
+            | Event::CallSuspended(_)
+            | Event::CallSettled(_)
+            | Event::UpdateAnswered(_) => {}
             Event::UndoPushed(UndoPushed { .. }) => self.undos += 1,
             Event::UndosForgotten(UndosForgotten { .. }) => self.undos = 0,
             Event::CancelRequested(_) if self.cancel.is_some() => {

@@ -10,10 +10,10 @@ mod replay;
 mod text;
 
 pub use event::{
-    CancelRequested, EVENT_VERSION, Event, Recorded, RunCancelled, RunCompleted, RunFailed, RunQueued, RunStarted,
-    RunTerminated, SignalAwaited, SignalsChecked, SignalsTaken, StepAttemptFailed, StepCheckpointed, StepFailed,
-    StepFinished, StepScheduled, StreamAppended, Taken, TimerArmed, TimerFired, Undecipherable, UndoPushed,
-    UndosForgotten, UpdateAnswered, ValuePublished, WaitMode, WaitWithdrawn,
+    CallSettled, CallSuspended, CancelRequested, EVENT_VERSION, Event, MessageAdded, Recorded, RunCancelled,
+    RunCompleted, RunFailed, RunQueued, RunStarted, RunTerminated, SignalAwaited, SignalsChecked, SignalsTaken,
+    StepAttemptFailed, StepCheckpointed, StepFailed, StepFinished, StepScheduled, StreamAppended, Taken, TimerArmed,
+    TimerFired, Undecipherable, UndoPushed, UndosForgotten, UpdateAnswered, ValuePublished, WaitMode, WaitWithdrawn,
 };
 pub use fold::{IllegalEvent, OpenOp, Standing, Wait};
 pub use replay::{Mismatch, Segment, Segments};

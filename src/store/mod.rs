@@ -55,7 +55,7 @@ pub use receive::{Form, Input, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use threads::{Message, WaitingCall, Window};
-pub use turns::{NewCall, NewMessage, ThreadPart};
+pub use turns::ThreadPart;
 pub use wake::Hints;
 pub use worker::Registration;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::contract::{Arrival, Commit, Leaves, Lines, NewRun};
 use super::open::Store;
 use super::start::CallerTx;
-use super::turns::{self, NewMessage, Queued};
+use super::turns::{self, Entry, Queued};
 use super::writer::{self, Append, Batch, Shared};
 use super::{Addressee, Chunk, Error};
 use crate::clock::Instant;
@@ -15,7 +15,7 @@ use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey};
 use crate::journal::{Event, RunQueued};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Pending, SignalKind};
-use crate::thread::{Branch, CHUNKS, INPUT, Route, Routing, TurnInput};
+use crate::thread::{Branch, CHUNKS, INPUT, NewMessage, Route, Routing, TurnInput};
 
 /// How long a sender's idempotency key is remembered (T20.5).
 const KEY_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
@@ -65,7 +65,7 @@ pub struct Form {
     /// For the turn.
     pub signal: Payload,
     /// For the history.
-    pub content: Payload,
+    pub row: Payload,
     /// What subscribers are shown if it is only put into the history: the chunks of a run of its own (T11.9).
     pub shown: Vec<Payload>,
 }
@@ -234,7 +234,7 @@ struct Plan {
     arrivals_of: Vec<usize>,
     /// What is new, to be remembered: which input, and what it is answered.
     accepted: Vec<(usize, Received)>,
-    messages: Vec<NewMessage>,
+    messages: Vec<(ThreadKey, Instant, NewMessage)>,
     queue: Vec<Queued>,
     /// Turns that had been held back and become due.
     revived: Vec<Queued>,
@@ -385,15 +385,14 @@ impl Plan {
     }
 
     fn persist(&mut self, input: &Input, view: &mut View, branch: Branch, form: &Form) {
-        self.messages.push(NewMessage {
-            thread: view.key,
+        let message = NewMessage {
             id: input.id.clone(),
             role: "signal",
-            category: Some(input.category.to_owned()),
-            run: None,
-            at: input.at,
-            content: form.content.clone(),
-        });
+            category: Some(input.category),
+            row: form.row.clone(),
+            again: false,
+        };
+        self.messages.push((view.key, input.at, message));
         match (branch, &view.current) {
             // The next turn reads it; nobody is shown it now (T7.4).
             (Branch::Active, _) => {}
@@ -451,7 +450,10 @@ impl Plan {
             remember(tx.again(), inputs, &accepted).await?;
         }
         if !messages.is_empty() {
-            turns::add_messages(tx.again(), &messages).await?;
+            let entries = messages.iter();
+            let entries: Vec<Entry<'_>> =
+                entries.map(|(thread, at, message)| Entry { thread: *thread, run: None, at: *at, message }).collect();
+            turns::add_messages(tx.again(), &entries).await?;
         }
         if !queue.is_empty() {
             turns::enqueue(tx.again(), &queue).await?;

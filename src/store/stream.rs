@@ -6,7 +6,9 @@ use super::open::{Inner, Store};
 use super::read::payload_of;
 use super::writer::Append;
 use crate::clock::Instant;
-use crate::id::RunKey;
+use crate::id::{RunKey, ThreadKey};
+use crate::payload::Payload;
+use crate::thread::CHUNKS;
 
 impl Store {
     /// Appends values to streams of a run. They are durable once this returns and keep their order; values of other runs
@@ -21,6 +23,33 @@ impl Store {
         }
         let answer = self.send_append(Append { run, chunks, at, doubtful: false }).await?;
         self.heard(answer).await
+    }
+
+    /// Shows chunks to the subscribers of a thread, outside any commit. They are durable once this returns.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn show(&self, thread: ThreadKey, part: &str, chunks: Vec<Payload>, at: Instant) -> Result<(), Error> {
+        let chunk = |value| Chunk { stream: CHUNKS.to_owned(), part: part.to_owned(), value };
+        self.append(RunKey(thread.0), chunks.into_iter().map(chunk).collect(), at).await
+    }
+
+    /// What subscribers of a thread see, from the chunk after place `after` on.
+    ///
+    /// # Errors
+    /// As [`Store::read_stream`].
+    pub async fn chunks(&self, thread: ThreadKey, after: i64, limit: usize) -> Result<Vec<Read>, Error> {
+        self.read_stream(RunKey(thread.0), CHUNKS, after, limit).await
+    }
+
+    /// The part that the last chunk of a thread belongs to.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn last_part(&self, thread: ThreadKey) -> Result<Option<String>, Error> {
+        self.readable().await?;
+        twins!(Inner: &self.0.inner, last_part(RunKey(thread.0), CHUNKS))
+            .map_err(|e| Error::unavailable("read the end of a stream", e))
     }
 
     /// Values of a stream, in order, from the one after place `after` on; `0` reads from the beginning.
@@ -57,6 +86,20 @@ impl TryFrom<ReadRow> for Read {
 mod sqlite {
     use super::super::open::sqlite::Reads;
     use super::{ReadRow, RunKey};
+
+    pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {
+        sqlx::query_scalar(
+            "select part
+             from streams
+             where run = $1 and stream = $2
+             order by place desc
+             limit 1",
+        )
+        .bind(run.0)
+        .bind(stream)
+        .fetch_optional(&reads.pool)
+        .await
+    }
 
     pub(super) async fn read_stream(
         reads: &Reads,
@@ -180,6 +223,25 @@ pub(super) mod postgres {
         .execute(tx)
         .await
         .map(drop)
+    }
+
+    pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_scalar(
+                    "select part
+                     from streams
+                     where run = $1
+                       and stream = $2
+                     order by place desc
+                     limit 1",
+                )
+                .bind(run.0)
+                .bind(stream)
+                .fetch_optional(&mut *connection)
+                .await
+            })
+            .await
     }
 
     pub(super) async fn read_stream(

@@ -12,7 +12,7 @@ use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, Seq, ThreadKey};
 use crate::journal::Event;
 use crate::payload::Payload;
-use crate::thread::TurnInput;
+use crate::thread::{NewCall, NewMessage, TurnInput};
 
 /// What a commit leaves with the thread that its run answers.
 #[derive(Debug, Clone, Default)]
@@ -29,36 +29,14 @@ pub struct ThreadPart {
     pub settles: Vec<String>,
 }
 
-/// A message for the history of a thread. It gets the next place there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewMessage {
-    /// The thread.
-    pub thread: ThreadKey,
-    /// Its id, unique per thread. A second message under an id is not added.
-    pub id: String,
-    /// `user`, `assistant`, `system` or `signal`.
-    pub role: &'static str,
-    /// The category of a signal.
-    pub category: Option<String>,
+/// A message on its way into a thread's history, where it gets the next place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'m> {
+    pub(super) thread: ThreadKey,
     /// The turn that it belongs to.
-    pub run: Option<RunKey>,
-    /// When.
-    pub at: Instant,
-    /// The row, as the history keeps it.
-    pub content: Payload,
-}
-
-/// A tool call that waits for an answer from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewCall {
-    /// The call's id, unique per run.
-    pub call: String,
-    /// The tool.
-    pub tool: String,
-    /// Its arguments, whether it needs approval, and what it was suspended with.
-    pub value: Payload,
-    /// When it is settled by itself.
-    pub expires_at: Option<Instant>,
+    pub(super) run: Option<RunKey>,
+    pub(super) at: Instant,
+    pub(super) message: &'m NewMessage,
 }
 
 /// What waits for the current turn of a thread to end.
@@ -166,7 +144,7 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> R
 /// What many commits leave with their threads.
 #[derive(Debug, Default)]
 struct Left<'c> {
-    messages: Vec<NewMessage>,
+    messages: Vec<Entry<'c>>,
     suspends: Vec<(RunKey, ThreadKey, &'c NewCall, Instant)>,
     settles: Vec<(RunKey, &'c str)>,
     appends: Vec<Append>,
@@ -184,7 +162,8 @@ pub(super) struct Ended {
 impl<'c> Left<'c> {
     fn gather(&mut self, commit: &'c Commit) {
         let Some(part) = &commit.thread else { return };
-        self.messages.extend(part.messages.iter().cloned());
+        let entry = |message| Entry { thread: part.thread, run: Some(commit.run), at: commit.at, message };
+        self.messages.extend(part.messages.iter().map(entry));
         self.suspends.extend(part.suspends.iter().map(|call| (commit.run, part.thread, call, commit.at)));
         self.settles.extend(part.settles.iter().map(|call| (commit.run, call.as_str())));
         if !part.shown.is_empty() {
@@ -332,9 +311,13 @@ async fn lock(tx: CallerTx<'_>, batch: &Batch) -> Result<(), sqlx::Error> {
     twins!(CallerTx: tx, lock(&threads))
 }
 
-/// Adds messages to histories, each at the next place of its thread.
-pub(super) async fn add_messages(tx: CallerTx<'_>, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
-    twins!(CallerTx: tx, add_messages(messages))
+/// Adds messages to histories, each at the next place of its thread; one that is there by its id stays where it is.
+pub(super) async fn add_messages(mut tx: CallerTx<'_>, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
+    let again: Vec<Entry<'_>> = entries.iter().filter(|it| it.message.again).copied().collect();
+    if !again.is_empty() {
+        twins!(CallerTx: tx.again(), rewrite_messages(&again))?;
+    }
+    twins!(CallerTx: tx, add_messages(entries))
 }
 
 /// Puts turns, and what is shown, into the queues of their threads.
@@ -488,7 +471,7 @@ mod sqlite {
     use sqlx::SqliteConnection;
 
     use super::{
-        Ended, Instant, NewCall, NewMessage, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+        Ended, Entry, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
     };
     use crate::store::json::Json;
 
@@ -498,19 +481,43 @@ mod sqlite {
         Ok(())
     }
 
-    pub(super) async fn add_messages(tx: &mut SqliteConnection, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
+    /// Messages as rows of fields, and the bytes of what they say.
+    fn encoded(entries: &[Entry<'_>]) -> (Option<String>, Vec<u8>) {
         let (mut json, mut bytes) = (Json::default(), Vec::new());
-        for it in messages {
-            let content = it.content.as_str().as_bytes();
-            let row = json.row().int(it.thread.0).text(&it.id).text(it.role);
-            match &it.category {
+        for it in entries {
+            let content = it.message.row.as_str().as_bytes();
+            let row = json.row().int(it.thread.0).text(&it.message.id).text(it.message.role);
+            match it.message.category {
                 Some(category) => row.text(category),
                 None => row.null(),
             };
             row.maybe(it.run.map(|run| run.0)).int(it.at.0).size(bytes.len() + 1).size(content.len());
             bytes.extend_from_slice(content);
         }
-        let json = json.done();
+        (json.done(), bytes)
+    }
+
+    pub(super) async fn rewrite_messages(tx: &mut SqliteConnection, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
+        let (json, bytes) = encoded(entries);
+        sqlx::query(
+            "update messages
+             set content = substr($2, m.begin, m.length)
+             from (
+                 select value ->> 0 as thread, value ->> 1 as id, value ->> 4 as run, value ->> 6 as begin,
+                        value ->> 7 as length
+                 from json_each($1)
+             ) m
+             where messages.thread = m.thread and messages.id = m.id and messages.run = m.run",
+        )
+        .bind(json)
+        .bind(bytes)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn add_messages(tx: &mut SqliteConnection, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
+        let (json, bytes) = encoded(entries);
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread, t.last_seq + row_number() over (partition by m.thread order by m.k), m.id, m.role, m.category,
@@ -521,6 +528,7 @@ mod sqlite {
                  from json_each($1)
              ) m
              cross join threads t on t.key = m.thread
+             where not exists (select 1 from messages o where o.thread = m.thread and o.id = m.id)
              order by m.k
              on conflict do nothing",
         )
@@ -530,12 +538,9 @@ mod sqlite {
         .await?;
         sqlx::query(
             "update threads
-             set last_seq = last_seq + m.number, updated_at = max(updated_at, m.at)
-             from (
-                 select value ->> 0 as thread, count(*) as number, max(value ->> 5) as at
-                 from json_each($1)
-                 group by 1
-             ) m
+             set last_seq = coalesce((select max(o.seq) from messages o where o.thread = m.thread), last_seq),
+                 updated_at = max(updated_at, m.at)
+             from (select value ->> 0 as thread, max(value ->> 5) as at from json_each($1) group by 1) m
              where threads.key = m.thread",
         )
         .bind(&json)
@@ -763,7 +768,7 @@ mod postgres {
     use sqlx::PgConnection;
 
     use super::{
-        Ended, Instant, NewCall, NewMessage, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+        Ended, Entry, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
     };
 
     pub(super) async fn lock(tx: &mut PgConnection, threads: &[i64]) -> Result<(), sqlx::Error> {
@@ -780,14 +785,36 @@ mod postgres {
         .map(drop)
     }
 
-    pub(super) async fn add_messages(tx: &mut PgConnection, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
-        let threads: Vec<i64> = messages.iter().map(|it| it.thread.0).collect();
-        let ids: Vec<&str> = messages.iter().map(|it| it.id.as_str()).collect();
-        let roles: Vec<&str> = messages.iter().map(|it| it.role).collect();
-        let categories: Vec<Option<&str>> = messages.iter().map(|it| it.category.as_deref()).collect();
-        let runs: Vec<Option<i64>> = messages.iter().map(|it| it.run.map(|run| run.0)).collect();
-        let ats: Vec<i64> = messages.iter().map(|it| it.at.0).collect();
-        let contents: Vec<&[u8]> = messages.iter().map(|it| it.content.as_str().as_bytes()).collect();
+    pub(super) async fn rewrite_messages(tx: &mut PgConnection, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
+        let threads: Vec<i64> = entries.iter().map(|it| it.thread.0).collect();
+        let ids: Vec<&str> = entries.iter().map(|it| it.message.id.as_str()).collect();
+        let runs: Vec<Option<i64>> = entries.iter().map(|it| it.run.map(|run| run.0)).collect();
+        let contents: Vec<&[u8]> = entries.iter().map(|it| it.message.row.as_str().as_bytes()).collect();
+        sqlx::query(
+            "update messages o
+             set content = m.content
+             from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[]) as m (thread, id, run, content)
+             where o.thread = m.thread
+               and o.id = m.id
+               and o.run = m.run",
+        )
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&runs)
+        .bind(&contents)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn add_messages(tx: &mut PgConnection, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
+        let threads: Vec<i64> = entries.iter().map(|it| it.thread.0).collect();
+        let ids: Vec<&str> = entries.iter().map(|it| it.message.id.as_str()).collect();
+        let roles: Vec<&str> = entries.iter().map(|it| it.message.role).collect();
+        let categories: Vec<Option<&str>> = entries.iter().map(|it| it.message.category).collect();
+        let runs: Vec<Option<i64>> = entries.iter().map(|it| it.run.map(|run| run.0)).collect();
+        let ats: Vec<i64> = entries.iter().map(|it| it.at.0).collect();
+        let contents: Vec<&[u8]> = entries.iter().map(|it| it.message.row.as_str().as_bytes()).collect();
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread,
@@ -796,6 +823,7 @@ mod postgres {
                     m.id, m.role, m.category, m.run, m.at, m.content
              from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
                with ordinality as m (thread, id, role, category, run, at, content, k)
+             where not exists (select 1 from messages o where o.thread = m.thread and o.id = m.id)
              on conflict do nothing",
         )
         .bind(&threads)
@@ -809,10 +837,11 @@ mod postgres {
         .await?;
         sqlx::query(
             "update threads t
-             set last_seq = t.last_seq + m.number,
+             set last_seq = coalesce(
+                   (select o.seq from messages o where o.thread = t.key order by o.seq desc limit 1), t.last_seq),
                  updated_at = greatest(t.updated_at, m.at)
              from (
-               select thread, count(*) as number, max(at) as at
+               select thread, max(at) as at
                from unnest($1::bigint[], $2::bigint[]) as m (thread, at)
                group by thread
              ) m

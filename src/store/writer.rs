@@ -948,6 +948,9 @@ impl Writer {
                 }
             }
         }
+        for append in &batch.appends {
+            shared.shown(ThreadKey(append.run.0));
+        }
         for asked in appends {
             let _ = asked.send(Ok(()));
         }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::combine::{Durable, ForEach, Join, JoinAll, Race, Scope};
+use super::conversation::ThreadDesk;
 use super::desk::{Answer, Desk, Work};
 use super::op::{Cancelled, Decode, Op};
 use super::step::{Body, Step, StepContext, StepError, decode_step, erase};
@@ -25,6 +26,7 @@ use crate::id::{OpId, RunId};
 use crate::journal::{Taken, WaitMode};
 use crate::payload::{Payload, Undecodable};
 use crate::run::BlockReason;
+use crate::thread::TurnInput;
 use crate::transaction::Tx;
 
 /// The workflow's way to everything durable. Owned and cheap to clone; a clone is the same context.
@@ -191,6 +193,24 @@ impl Context {
             Answer::Signals(signals) => signals.first().map(|taken| taken.payload.read()).transpose().map(Ok),
             _ => Ok(Err(Cancelled)),
         })
+    }
+
+    /// Takes all pending signals of a name; none if there are none.
+    ///
+    /// That there were no more is committed as [`Context::try_signal`] says.
+    pub fn try_signals<T: DeserializeOwned>(&self, signal: &Signal<T>) -> Op<Result<Vec<T>, Cancelled>> {
+        let answer = self.desk.check_signals(self.scope.next_op(), self.shielded, signal.name(), usize::MAX);
+        self.op(signal.name(), Err(answer), |_, answer| match answer {
+            Answer::Signals(signals) => read_all(&signals).map(Ok),
+            _ => Ok(Err(Cancelled)),
+        })
+    }
+
+    /// The thread that this run answers, which `turn` names. A run that is no turn is blocked when it leaves something
+    /// there.
+    #[must_use]
+    pub fn thread(&self, turn: &TurnInput) -> ThreadDesk {
+        ThreadDesk::new(Arc::clone(&self.desk), turn)
     }
 
     /// Waits for the next update of a name; answer it with [`Request::reply`].

@@ -14,6 +14,7 @@ use crate::journal::{CancelRequested, Event, SignalsChecked, Taken, WaitMode, Wa
 use crate::payload::Payload;
 use crate::run::BlockReason;
 use crate::signal::{Pending, SignalKind};
+use crate::thread::{NewCall, NewMessage};
 
 /// What an operation was answered with.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub(crate) struct Effects {
     pub replies: Vec<(String, Payload)>,
     pub chunks: Vec<(String, Payload)>,
     pub taken: Vec<i64>,
+    /// What is left with the thread that the run answers.
+    pub thread: ThreadEffects,
     /// The code looked for signals and found none: true only if still none has arrived when this is committed.
     pub drained: bool,
 }
@@ -70,7 +73,30 @@ impl Effects {
         self.replies.extend(later.replies);
         self.chunks.extend(later.chunks);
         self.taken.extend(later.taken);
+        self.thread.add(later.thread);
         self.drained |= later.drained;
+    }
+}
+
+/// What is left with the thread that a run answers.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadEffects {
+    pub messages: Vec<NewMessage>,
+    pub shown: Vec<Payload>,
+    pub suspends: Vec<NewCall>,
+    pub settles: Vec<String>,
+}
+
+impl ThreadEffects {
+    fn add(&mut self, later: Self) {
+        self.messages.extend(later.messages);
+        self.shown.extend(later.shown);
+        self.suspends.extend(later.suspends);
+        self.settles.extend(later.settles);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.shown.is_empty() && self.suspends.is_empty() && self.settles.is_empty()
     }
 }
 
@@ -221,6 +247,40 @@ impl Desk {
         state.asked.push(Event::StreamAppended(crate::journal::StreamAppended { stream, size }));
     }
 
+    pub(crate) fn add_message(&self, message: NewMessage) {
+        let mut state = self.state();
+        let (id, role, size) = (message.id.clone(), message.role.to_owned(), message.row.size() as u64);
+        state.asked.push(Event::MessageAdded(crate::journal::MessageAdded { id, role, size }));
+        let messages = &mut state.effects.thread.messages;
+        match messages.iter_mut().find(|it| it.id == message.id) {
+            // Both leave with the same commit: the later form is the one that stays.
+            Some(earlier) => earlier.row = message.row,
+            None => messages.push(message),
+        }
+    }
+
+    /// Subscribers see it once the commit is durable. What they see is told by the other lines.
+    pub(crate) fn show(&self, chunk: Payload) {
+        self.state().effects.thread.shown.push(chunk);
+    }
+
+    pub(crate) fn suspend(&self, call: NewCall) {
+        let mut state = self.state();
+        state.asked.push(Event::CallSuspended(crate::journal::CallSuspended {
+            call: call.call.clone(),
+            tool: call.tool.clone(),
+            value: call.value.clone(),
+            expires_at: call.expires_at,
+        }));
+        state.effects.thread.suspends.push(call);
+    }
+
+    pub(crate) fn settle_call(&self, call: String) {
+        let mut state = self.state();
+        state.asked.push(Event::CallSettled(crate::journal::CallSettled { call: call.clone() }));
+        state.effects.thread.settles.push(call);
+    }
+
     pub(crate) fn answer_update(&self, id: String, reply: Payload) {
         let mut state = self.state();
         state.effects.replies.push((id.clone(), reply.clone()));
@@ -322,6 +382,11 @@ impl Desk {
     pub(crate) fn asked(&self) -> (Vec<Event>, Effects) {
         let mut state = self.state();
         (std::mem::take(&mut state.asked), std::mem::take(&mut state.effects))
+    }
+
+    /// Whether the code has left something with a thread since the last call of [`Desk::asked`].
+    pub(crate) fn leaves_with_thread(&self) -> bool {
+        !self.state().effects.thread.is_empty()
     }
 
     /// Why the code cannot go on, if it cannot.

@@ -8,6 +8,7 @@
 
 mod combine;
 mod context;
+mod conversation;
 mod declared;
 mod definition;
 mod desk;
@@ -17,9 +18,10 @@ mod step;
 
 pub use combine::{Durable, ForEach, Join, JoinAll, Race, Raced, Scope};
 pub use context::{Context, Request, UpdateOp};
+pub use conversation::ThreadDesk;
 pub use declared::{Published, Signal, Stream, Update, Validator};
 pub use definition::{Definition, Workflow};
-pub(crate) use desk::{Answer, Desk, Effects, Work};
+pub(crate) use desk::{Answer, Desk, Effects, ThreadEffects, Work};
 pub use op::{Cancelled, Op};
 pub(crate) use registry::{Checks, Registered};
 pub use registry::{InvalidPayload, Registry, RegistryError, UnknownWorkflow};

@@ -14,6 +14,7 @@ use super::Stream;
 use super::desk::Answer;
 use crate::failure::{AttemptFailure, Failure, Fault, Timeout};
 use crate::id::{OpId, RunId};
+use crate::message::Message;
 use crate::payload::{Payload, Undecodable};
 use crate::retry::RetryPolicy;
 use crate::transaction::Tx;
@@ -189,6 +190,15 @@ pub trait Recorder: Send + Sync {
     /// Appends to one of the run's streams; returns once it is durable.
     fn append(&self, stream: &'static str, value: Payload) -> BoxFuture<'static, Result<(), Failure>>;
 
+    /// Appends to what subscribers see of the thread that the run answers; returns once it is durable.
+    fn show(&self, chunks: Vec<Payload>) -> BoxFuture<'static, Result<(), Failure>>;
+
+    /// The latest rows of the history of that thread, with their places, in order.
+    fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
+
+    /// Whether the last of what subscribers have seen was shown by an attempt at this step.
+    fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>>;
+
     /// Waits on the engine's clock.
     fn sleep(&self, span: Duration) -> BoxFuture<'static, ()>;
 
@@ -285,6 +295,42 @@ impl StepContext {
     /// If the value has no JSON form or the store does not take it.
     pub async fn append<T: Serialize>(&self, stream: &Stream<T>, value: &T) -> Result<(), Failure> {
         self.recorder.append(stream.name(), Payload::of(value)?).await
+    }
+}
+
+/// What a step of a turn may ask about the thread that the turn answers.
+impl StepContext {
+    /// Shows chunks to the thread's subscribers; returns once they are durable. They are not part of the step's result:
+    /// an attempt that is made again shows its own.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store does not take them.
+    pub async fn show(&self, chunks: Vec<Payload>) -> Result<(), Failure> {
+        self.recorder.show(chunks).await
+    }
+
+    /// Whether the last thing that the thread's subscribers have seen was shown by an earlier attempt at this step: then
+    /// it is not part of any result.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn was_showing(&self) -> Result<bool, Failure> {
+        self.recorder.was_showing().await
+    }
+
+    /// The latest messages of the thread's history, in its order. A row that cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn history(&self, limit: usize) -> Result<Vec<Message>, Failure> {
+        let rows = self.recorder.history(limit).await?;
+        let read = rows.into_iter().filter_map(|(seq, row)| {
+            let row: serde_json::Value = row.read().ok()?;
+            Message::of_row(seq, &row)
+                .inspect_err(|error| tracing::warn!(run = %self.run, %error, "a message of the history is left out"))
+                .ok()
+        });
+        Ok(read.collect())
     }
 }
 

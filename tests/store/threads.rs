@@ -4,10 +4,10 @@ use aldis::id::{Namespace, RunKey, ThreadId, ThreadKey};
 use aldis::journal::Event;
 use aldis::run::{Closed, Status};
 use aldis::store::{
-    Commit, Fault, Faults, Form, Hint, Input, Leaves, NewCall, NewMessage, NewTurn, NotReceived, Options, Received,
-    Store, ThreadPart, Window,
+    Commit, Fault, Faults, Form, Hint, Input, Leaves, NewTurn, NotReceived, Options, Received, Store, ThreadPart,
+    Window,
 };
-use aldis::thread::{Branch, IfActive, IfIdle, Route, Routing, TurnInput};
+use aldis::thread::{Branch, IfActive, IfIdle, NewCall, NewMessage, Route, Routing, TurnInput};
 
 use crate::support::*;
 
@@ -16,7 +16,7 @@ async fn input(store: &Store, id: &str) -> Input {
     let keys = store.reserve_keys(2).await.unwrap();
     let form = |branch: &str| Form {
         signal: json(&format!(r#"{{"id":"{id}","branch":"{branch}"}}"#)),
-        content: json(&format!(r#"{{"row":"{id} {branch}"}}"#)),
+        row: json(&format!(r#"{{"row":"{id} {branch}"}}"#)),
         shown: ["start", "echo", "finish"].map(|it| json(&format!(r#""{it} {id}""#))).to_vec(),
     };
     Input {
@@ -343,13 +343,11 @@ each_store! {
         let thread = sent(store, "s1").await.thread;
         let turn = claimed(store, "turn-s1").await;
         let message = |id: &str| NewMessage {
-            thread,
             id: id.into(),
             role: "assistant",
             category: None,
-            run: Some(turn.run),
-            at: at(30),
-            content: json(&format!(r#""{id}""#)),
+            again: false,
+            row: json(&format!(r#""{id}""#)),
         };
         let call = NewCall { call: "c1".into(), tool: "refund".into(), value: json("{}"), expires_at: Some(at(900)) };
         let left = ThreadPart {
@@ -366,9 +364,14 @@ each_store! {
         let calls = store.waiting_calls(Some(thread), 10).await.unwrap();
         assert_eq!((calls.len(), calls[0].call.as_str(), calls[0].run_id.as_str()), (1, "c1", "turn-s1"));
         assert_eq!(calls[0].expires_at, Some(at(900)));
-        let settled = ThreadPart { thread, settles: vec!["c1".into()], ..ThreadPart::default() };
+        let again = NewMessage { again: true, row: json(r#""m1, longer""#), ..message("m1") };
+        let settled =
+            ThreadPart { thread, messages: vec![again, message("m3")], settles: vec!["c1".into()], ..ThreadPart::default() };
         store.applied(Commit { thread: Some(Box::new(settled)), ..turn.adds([finished("2")]) }).await;
         assert_eq!(store.waiting_calls(None, 10).await.unwrap(), []);
+        let history = store.messages(thread, Window::latest(i64::MAX, 10)).await.unwrap();
+        let found: Vec<_> = history.iter().map(|it| (it.seq, it.content.as_str())).collect();
+        assert_eq!(found, [(1, r#""m1, longer""#), (2, r#""m2""#), (3, r#""m3""#)]);
     }
 
     async fn a_refused_commit_leaves_nothing_with_its_thread(store) {
