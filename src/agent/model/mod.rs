@@ -4,10 +4,12 @@
 //! whoever is watching and are lost with the process. A call never tries again by itself: an error says whether that is
 //! of use, and the step's policy decides. Dropping the call cancels the request.
 //!
-//! [`Offline`] needs no network.
+//! [`Offline`] needs no network. The models of real providers come with the cargo feature `llm`.
 
 mod deltas;
 mod error;
+#[cfg(feature = "llm")]
+mod genai;
 mod limits;
 mod offline;
 mod recorded;
@@ -23,6 +25,8 @@ use crate::message::{AssistantPart, PromptMessage, ToolCall};
 
 pub use deltas::{Delta, Deltas};
 pub use error::{ModelError, TimeLimit};
+#[cfg(feature = "llm")]
+pub use genai::{Provider, ProviderConfig, ProviderKind, Timeouts};
 pub use limits::{Gate, Held, Limited, Limits, LocalGate, Pass};
 pub use offline::{Offline, THINK_MAX_MS};
 pub use recorded::{Exchange, Recorded, Recording, RecordingError};
