@@ -3,6 +3,7 @@
 
 use aldis::id::{RunId, Seq};
 use aldis::journal::{EVENT_VERSION, Event, Standing};
+use aldis::message::{Message, NewSignal};
 use aldis::payload::Payload;
 use aldis::runtime::Export;
 
@@ -43,4 +44,21 @@ pub fn run_id(bytes: &[u8]) {
         assert_eq!(id.as_str(), text);
         assert!(!text.contains(['/', '?', '#', ' ']) && !text.chars().any(char::is_control), "{text:?}");
     }
+}
+
+/// A row of a thread, of whatever age; and the same bytes as a signal from outside.
+pub fn message_row(bytes: &[u8]) {
+    if let Ok(signal) = serde_json::from_slice::<NewSignal>(bytes) {
+        let _ = signal.check(&aldis::message::Limits::default(), &[]);
+        let written = serde_json::to_vec(&signal).expect("what was read can be written");
+        let again: NewSignal = serde_json::from_slice(&written).expect("what was written can be read");
+        // Not the digest: a long fraction may lose its last bit on the way through.
+        assert_eq!(again.contents.all_text(), signal.contents.all_text());
+    }
+    let Ok(row) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
+    let Ok(message) = Message::of_row(1, &row) else { return };
+    let _ = (message.prompt(), Message::shown([&message], true));
+    let written = message.to_row("t", "r");
+    let again = Message::of_row(1, &written).expect("its own row");
+    assert_eq!((&again.id, again.role(), again.created_at), (&message.id, message.role(), message.created_at));
 }

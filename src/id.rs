@@ -90,6 +90,11 @@ text_id! {
 }
 
 text_id! {
+    /// What the outside calls a thread: chosen by the caller. One thread per id and [`Namespace`].
+    ThreadId, "thread id"
+}
+
+text_id! {
     /// A wall between tenants: ids, limits and listings do not cross it.
     Namespace, "namespace"
 }
@@ -127,6 +132,11 @@ macro_rules! number {
 number! {
     /// A run's key inside one store. Never shown as the run's name.
     RunKey
+}
+
+number! {
+    /// A thread's key inside one store. Runs and threads are numbered in one sequence: no thread has a run's key.
+    ThreadKey
 }
 
 number! {

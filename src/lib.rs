@@ -6,7 +6,7 @@
 //! | floor | room | what it is for |
 //! |---|---|---|
 //! | 0 | [`id`] [`clock`] [`payload`] [`retry`] | identities, time as an argument, JSON with a size, backoff arithmetic |
-//! | 1 | [`run`] [`signal`] [`failure`] [`transaction`] | the nouns: values and their states |
+//! | 1 | [`run`] [`signal`] [`thread`] [`failure`] [`transaction`] | the nouns: values and their states |
 //! | 1 | [`message`] | what is said on a thread: its form when sent, stored, echoed, shown and read by the model |
 //! | 2 | [`journal`] | what happened: events, their encoding, the fold from events to status, the replay cursor; pure |
 //! | 3 | [`workflow`] | the author's desk: how a workflow is declared and what its code may ask for |
@@ -34,6 +34,7 @@ pub mod failure;
 pub mod message;
 pub mod run;
 pub mod signal;
+pub mod thread;
 pub mod transaction;
 
 pub mod journal;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
-use crate::id::{Namespace, RunId, RunKey, WorkerKey};
+use crate::id::{Namespace, RunId, RunKey, ThreadKey, WorkerKey};
 use crate::payload::Payload;
 
 /// How a run stands. A variant carries exactly what that state has.
@@ -166,6 +166,8 @@ pub struct Run {
     pub workflow: String,
     /// The workflow's version that it runs on.
     pub version: u32,
+    /// The thread that it answers, if it is a turn.
+    pub thread: Option<ThreadKey>,
     /// How it stands.
     pub status: Status,
     /// The fence of its latest owner.

@@ -37,6 +37,11 @@ fn no_export_makes_the_reader_panic() {
 }
 
 #[test]
+fn no_row_of_a_thread_makes_the_reader_panic() {
+    each_of("message_row", bodies::message_row);
+}
+
+#[test]
 fn no_payload_makes_the_parser_panic() {
     each_of("payload", bodies::payload);
 }

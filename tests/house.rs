@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The floors, from the ground up. A room imports lower floors only; a room that is not here is not on the plan.
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["id", "clock", "payload", "retry"]),
-    (1, &["run", "signal", "failure", "transaction", "message"]),
+    (1, &["run", "signal", "thread", "message", "failure", "transaction"]),
     (2, &["journal"]),
     (3, &["workflow", "store"]),
     (4, &["engine", "intake", "agent"]),

@@ -5,7 +5,7 @@
 //! processes live by it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -112,7 +112,7 @@ async fn client(client: Client, directory: &Path, until: Instant, mut dice: Dice
     while Instant::now() < until {
         let id = format!("refund-{}", all.len());
         let within = if dice.below(10) == 0 { 1 } else { 3_600 };
-        let order = json!({ "order": id, "amount_cents": 100, "customer": "Ada", "approve_within_seconds": within, "ledger": directory.join("ledger.jsonl") });
+        let order = json!({ "order": id, "amount_cents": 100, "customer": "Ada", "approve_within_seconds": within, "ledger": ledger_of(directory, &id) });
         let run = start(&client, &id, &order).await;
         let mut run_told = Told { id: id.clone(), signals: Vec::new(), cancelled: false };
         if within > 1 && dice.below(10) == 0 {
@@ -200,9 +200,16 @@ async fn wind_up(client: &Client, all: &[Told]) -> Vec<String> {
     open.iter().map(|told| format!("run {} has not ended", told.id)).collect()
 }
 
-/// Every line of the ledger once; whoever was charged was paid out or given back; whoever was not cancelled was told.
+/// Each order has a ledger of its own: one that grew with the soak would have to be read by every step.
+fn ledger_of(directory: &Path, order: &str) -> PathBuf {
+    directory.join(format!("ledger-{order}.jsonl"))
+}
+
+/// Every line of the ledgers once; whoever was charged was paid out or given back; whoever was not cancelled was told.
 fn ledger(directory: &Path, all: &[Told]) -> Vec<String> {
-    let text = std::fs::read_to_string(directory.join("ledger.jsonl")).expect("the ledger");
+    // A run that was cancelled before its first step has written none.
+    let read = |told: &Told| Some(std::fs::read_to_string(ledger_of(directory, &told.id)).ok()? + "\n");
+    let text: String = all.iter().filter_map(read).collect();
     let mut keys: BTreeMap<String, u32> = BTreeMap::new();
     let mut moved: BTreeMap<(String, &str), u32> = BTreeMap::new();
     let mut notices = 0;

@@ -32,6 +32,8 @@ mod read;
 mod start;
 #[path = "store/stream.rs"]
 mod stream;
+#[path = "store/threads.rs"]
+mod threads;
 #[path = "store/turn.rs"]
 mod turn;
 #[path = "store/wake.rs"]

@@ -168,7 +168,9 @@ fn enter_line(ledger: &std::path::Path, key: &str, mut entry: Value) -> std::io:
     let mut lines = String::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_string(&mut lines)?;
-    let stands = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["key"] == key);
+    // Read only where the key can be: most lines are others'.
+    let stands =
+        |line: &str| line.contains(key) && serde_json::from_str::<Value>(line).is_ok_and(|line| line["key"] == key);
     if lines.lines().any(stands) {
         return Ok(());
     }

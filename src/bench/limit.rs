@@ -14,7 +14,7 @@ use crate::journal::{
 };
 use crate::payload::Payload;
 use crate::run::Closed;
-use crate::store::{Commit, Leaves, Lines, NewRun, Options, Preconditions, Registration, Store, Verdict};
+use crate::store::{Commit, Leaves, Lines, NewRun, Options, Registration, Store, Verdict};
 
 /// The logical commits of one run, as the engine would make them.
 #[derive(Debug, Clone)]
@@ -163,23 +163,10 @@ impl Writes {
     fn commit(&self, run: RunKey, head: Seq, lines: Lines, last: bool) -> Commit {
         let begins = (head == Seq::NONE).then(|| {
             let (namespace, id) = (Namespace::default(), RunId::generate());
-            Box::new(NewRun { key: run, namespace, id, workflow: "bench_limit".into(), version: 1 })
+            Box::new(NewRun { key: run, namespace, id, workflow: "bench_limit".into(), version: 1, thread: None })
         });
-        Commit {
-            run,
-            fence: Fence::FIRST,
-            head,
-            begins,
-            lines,
-            leaves: if last { Leaves::Closed(Closed::Completed) } else { Leaves::Running(self.worker) },
-            signals_seen: 0,
-            preconditions: Preconditions::default(),
-            taken: Vec::new(),
-            published: Vec::new(),
-            replies: Vec::new(),
-            chunks: Vec::new(),
-            at: Clock::System.now(),
-        }
+        let leaves = if last { Leaves::Closed(Closed::Completed) } else { Leaves::Running(self.worker) };
+        Commit { begins, lines, ..Commit::new(run, Fence::FIRST, head, leaves, Clock::System.now()) }
     }
 }
 

@@ -79,6 +79,7 @@ fn of_export(exported: ExportedRun) -> History {
         id,
         workflow,
         version,
+        thread: None,
         status: Status::Due { at: at(journal.last()) },
         fence: Fence::FIRST,
         head: Seq::NONE.plus(journal.len()),

@@ -23,7 +23,7 @@ use crate::id::{OpId, RunKey};
 use crate::journal::RunStarted;
 use crate::run::{BlockReason, Run, Status};
 use crate::signal::Pending;
-use crate::store::{self, Commit, History, Leaves, Lines, Preconditions, Refusal, Unreadable, Verdict};
+use crate::store::{self, Commit, History, Leaves, Refusal, Unreadable, Verdict};
 
 /// All that can start work here.
 pub(super) enum Woken {
@@ -583,21 +583,9 @@ impl Driver {
     fn block_unread(&mut self, row: &Run, reason: BlockReason) {
         tracing::warn!(run = %row.id, reason = %reason, "run blocked");
         self.drop_run(row.key);
-        self.commit_one(Commit {
-            run: row.key,
-            fence: row.fence,
-            head: row.head,
-            begins: None,
-            lines: Lines::default(),
-            leaves: Leaves::Blocked { reason, build: self.shared.options.build.clone() },
-            signals_seen: row.signals_accepted,
-            preconditions: Preconditions::default(),
-            taken: Vec::new(),
-            published: Vec::new(),
-            replies: Vec::new(),
-            chunks: Vec::new(),
-            at: self.now(),
-        });
+        let leaves = Leaves::Blocked { reason, build: self.shared.options.build.clone() };
+        let commit = Commit::new(row.key, row.fence, row.head, leaves, self.now());
+        self.commit_one(Commit { signals_seen: row.signals_accepted, ..commit });
     }
 
     fn commit_one(&mut self, commit: Commit) {

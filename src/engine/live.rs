@@ -8,7 +8,7 @@ use std::task::{Context as Task, Poll, Wake, Waker};
 
 use crate::clock::Instant;
 use crate::failure::{AttemptFailure, Failure, Fault, Outcome, Retry};
-use crate::id::{Fence, OpId, RunId, RunKey, Seq, WorkerKey};
+use crate::id::{Fence, OpId, RunId, RunKey, Seq, ThreadKey, WorkerKey};
 use crate::journal::{
     self, CancelRequested, Event, Mismatch, Recorded, RunCancelled, RunCompleted, RunFailed, RunStarted, Segments,
     SignalsTaken, Standing, StepAttemptFailed, StepCheckpointed, StepFailed, StepFinished, Taken, TimerFired, Wait,
@@ -16,7 +16,7 @@ use crate::journal::{
 use crate::payload::Payload;
 use crate::run::{BlockReason, Closed};
 use crate::signal::{CancelRequest, Pending};
-use crate::store::{Chunk, Commit, History, Leaves, Lines, NewRun, Preconditions};
+use crate::store::{Chunk, Commit, History, Leaves, Lines, NewRun, Preconditions, ThreadPart};
 use crate::workflow::{Answer, Context, Desk, Effects};
 use crate::workflow::{Registered, Work};
 
@@ -38,6 +38,8 @@ pub(super) struct Live {
     pub(super) owned: bool,
     /// Whether signals were accepted since the last commit was sealed: if nobody had the run, its row is due now.
     pub(super) disturbed: bool,
+    /// The thread that it answers, if it is a turn.
+    thread: Option<ThreadKey>,
     workflow: (&'static str, u32),
     seed: uuid::Uuid,
     at: Instant,
@@ -137,6 +139,7 @@ impl Live {
     ) -> (Self, Result<(), BlockReason>) {
         let mut live = Self::empty(new.key, new.id.clone(), Fence::FIRST, seed, tell);
         live.deadline = deadline;
+        live.thread = new.thread;
         let started = live.start_code(workflow, input).map(|code| live.code = Some(code));
         (live, started)
     }
@@ -152,6 +155,7 @@ impl Live {
             seen: 0,
             owned: false,
             disturbed: false,
+            thread: None,
             workflow: ("", 0),
             seed,
             at: Instant(0),
@@ -227,6 +231,7 @@ impl Live {
         live.head = run.head;
         live.seen = run.signals_accepted;
         live.deadline = opening.deadline;
+        live.thread = run.thread;
         live.owned = true;
         live.code = Some(live.start_code(workflow, &opening.input)?);
         let mut batch = Batch::default();
@@ -632,6 +637,7 @@ impl Live {
             published: effects.published,
             replies: effects.replies,
             chunks: effects.chunks.into_iter().map(chunk).collect(),
+            thread: self.thread.map(|thread| Box::new(ThreadPart { thread, ..ThreadPart::default() })),
             at: self.at.max(now),
         }
     }

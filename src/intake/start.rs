@@ -10,9 +10,7 @@ use crate::journal::{Event, RunQueued};
 use crate::payload::{Payload, TooLarge};
 use crate::run::{IfClosed, IfOpen, StartOptions};
 use crate::signal::SignalKind;
-use crate::store::{
-    self, Addressee, CallerTx, Commit, Leaves, Lines, NewRun, Preconditions, Start, StartRefused, Started,
-};
+use crate::store::{self, Addressee, CallerTx, Commit, Leaves, Lines, NewRun, Start, StartRefused, Started};
 use crate::workflow::{InvalidPayload, Registered};
 
 /// Why a run was not started. Nothing was written.
@@ -99,6 +97,7 @@ impl Door {
             id,
             workflow: workflow.to_owned(),
             version: known.version(),
+            thread: None,
         };
         Ok(Asked { new, known, input, options })
     }
@@ -151,22 +150,13 @@ impl Door {
         let signals = signals
             .map(|(name, id, payload)| self.arrival(to.clone(), SignalKind::Signal, name, id, payload))
             .collect();
+        let leaves = Leaves::Due { at: options.not_before.map_or(at, |not_before| not_before.max(at)) };
         Start {
             commit: Commit {
-                run: new.key,
-                // Nobody owns it yet: the first claim makes it the first fence.
-                fence: Fence(0),
-                head: Seq::NONE,
-                begins: Some(Box::new(new)),
+                begins: Some(Box::new(new.clone())),
                 lines,
-                leaves: Leaves::Due { at: options.not_before.map_or(at, |not_before| not_before.max(at)) },
-                signals_seen: 0,
-                preconditions: Preconditions::default(),
-                taken: Vec::new(),
-                published: Vec::new(),
-                replies: Vec::new(),
-                chunks: Vec::new(),
-                at,
+                // Nobody owns it yet: the first claim makes it the first fence.
+                ..Commit::new(new.key, Fence(0), Seq::NONE, leaves, at)
             },
             if_open: options.if_open,
             if_closed: options.if_closed,

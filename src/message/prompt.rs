@@ -55,7 +55,7 @@ pub enum AssistantPart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolCall {
-    /// The provider's id of the call, or one made for it; unique within a thread's prompt.
+    /// The provider's id of the call, or one made for it.
     pub id: String,
     /// The tool's name.
     pub name: String,

@@ -271,7 +271,7 @@ impl Client {
             Some(Event::RunTerminated(_)) => Some(Closed::Terminated),
             _ => None,
         };
-        let new = NewRun { key: self.next_key().await?, namespace, id, workflow, version };
+        let new = NewRun { key: self.next_key().await?, namespace, id, workflow, version, thread: None };
         let handle = self.handle(new.key, &new);
         self.inner.store.import(new, journal, closed, self.inner.clock.now()).await?.map_err(StartError::from)?;
         Ok(handle)

@@ -78,7 +78,7 @@ mod sqlite {
                  order by wake_at
                  limit $5)
              returning key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                       signals_pending, block_code, block_text, closed_at, created_at, updated_at",
+                       signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread",
         )
         .bind(worker.0)
         .bind(token)
@@ -102,7 +102,7 @@ mod sqlite {
     ) -> Result<Vec<Run>, sqlx::Error> {
         let claimed: Vec<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where worker = $1 and claim = $2
              order by key",
@@ -159,7 +159,7 @@ mod postgres {
                and r.key = due.key
              returning r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence, r.head,
                        r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at, r.created_at,
-                       r.updated_at, due.wake_at as due_at",
+                       r.updated_at, r.thread, due.wake_at as due_at",
         )
         .bind(worker.0)
         .bind(token)
@@ -188,7 +188,7 @@ mod postgres {
         sqlx::query("select pg_advisory_xact_lock($1)").bind(token).execute(&mut *tx).await?;
         let rows: Vec<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where worker = $1
                and claim = $2

@@ -27,8 +27,17 @@ impl Store {
     }
 }
 
-/// Writes a batch: arrivals, then commits, then appends; see [`writer::Batch`]. One statement text, one hop.
+/// Writes a batch, and what its commits leave with the threads that their runs answer.
 pub(super) async fn write(tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
+    if batch.commits.iter().any(|commit| commit.thread.is_some()) {
+        super::turns::write(tx, batch, frame).await
+    } else {
+        rows(tx, batch, frame).await
+    }
+}
+
+/// Writes the rows of a batch: arrivals, then commits, then appends; see [`writer::Batch`]. One statement text, one hop.
+pub(super) async fn rows(tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
     twins!(CallerTx: tx, write(batch, frame))
 }
 
@@ -215,9 +224,10 @@ pub(super) mod sqlite {
         with rows as materialized (select value from json_each($4))
         insert into runs (
             key, namespace, id, workflow, version, status, wake_at, worker, fence, created_at, updated_at, closed_at,
-            block_code, block_text, block_build, head)
+            thread, block_code, block_text, block_build, head)
         select value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8,
-               value ->> 9, value ->> 10, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, 0
+               value ->> 9, value ->> 10, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
+               value ->> 15, 0
         from rows
         where true
         on conflict do nothing;";
@@ -440,7 +450,8 @@ pub(super) mod sqlite {
                     row.maybe(left.worker)
                         .int(commit.fence.0)
                         .int(commit.at.0)
-                        .maybe(left.closed.then_some(commit.at.0));
+                        .maybe(left.closed.then_some(commit.at.0))
+                        .maybe(new.thread.map(|thread| thread.0));
                     if let Some((code, text, build)) = &left.block {
                         row.text(code).text(text).text(build);
                     }
@@ -532,6 +543,7 @@ pub(super) mod sqlite {
                 .iter()
                 .map(|commit| CommitFact::Applied { due: matches!(commit.leaves, Leaves::Due { .. }) })
                 .collect(),
+            ..Facts::default()
         };
         let query = sqlx::query(text(encoded.parts | whole))
             .bind(encoded.commits.done())
@@ -876,7 +888,13 @@ pub(super) mod postgres {
             .bind(rows.line_payload);
         if parts > 0 {
             let begun = Begun::of(asked);
-            query = query.bind(begun.key).bind(begun.namespace).bind(begun.id).bind(begun.workflow).bind(begun.version);
+            query = query
+                .bind(begun.key)
+                .bind(begun.namespace)
+                .bind(begun.id)
+                .bind(begun.workflow)
+                .bind(begun.version)
+                .bind(begun.thread);
         }
         if parts > BEGINS {
             let extras = Extras::of(asked);
@@ -914,7 +932,7 @@ pub(super) mod postgres {
                    select *
                    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[],
                                $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[]",
-                with(SETS, ", $22::bigint[], $23::text[], $24::text[], $25::text[]"),
+                with(SETS, ", $23::bigint[], $24::text[], $25::text[], $26::text[]"),
                 ") as c (run, fence, head, lines, status, wake_at, worker, seen, drained, at",
                 with(SETS, ", leaves_fence, block_code, block_text, block_build"),
                 ")),",
@@ -989,7 +1007,7 @@ pub(super) mod postgres {
                    where s.run = t.run
                      and s.ordinal = t.ordinal
                      and s.taken = 0) as row
-          from (select distinct run, ordinal from unnest($26::bigint[], $27::bigint[]) as t (run, ordinal)) t
+          from (select distinct run, ordinal from unnest($27::bigint[], $28::bigint[]) as t (run, ordinal)) t
         ),
         counted as (
           select run, count(row) as signals
@@ -1020,15 +1038,15 @@ pub(super) mod postgres {
 
     const BEGUN: &str = "
         begun as (
-          insert into runs (key, namespace, id, workflow, version, status, wake_at, worker, head, closed_at, created_at,
-                            updated_at, fence, block_code, block_text, block_build)
-          select b.key, b.namespace, b.id, b.workflow, b.version, c.status, c.wake_at, c.worker, c.lines,
+          insert into runs (key, namespace, id, workflow, version, thread, status, wake_at, worker, head, closed_at,
+                            created_at, updated_at, fence, block_code, block_text, block_build)
+          select b.key, b.namespace, b.id, b.workflow, b.version, b.thread, c.status, c.wake_at, c.worker, c.lines,
                  case when c.status in ('completed', 'failed', 'cancelled', 'terminated') then c.at end, c.at, c.at,";
 
     const BEGUN_PLAIN: &str = "
                  c.fence, null, null, null
-          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
-            as b (key, namespace, id, workflow, version)
+          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[])
+            as b (key, namespace, id, workflow, version, thread)
           join c on c.run = b.key
           where (select count(*) from retired) >= 0
           order by b.namespace, b.id
@@ -1038,8 +1056,8 @@ pub(super) mod postgres {
 
     const BEGUN_SET: &str = "
                  c.leaves_fence, c.block_code, c.block_text, c.block_build
-          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[])
-            as b (key, namespace, id, workflow, version)
+          from unnest($17::bigint[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[])
+            as b (key, namespace, id, workflow, version, thread)
           join c on c.run = b.key
           where (select count(*) from retired) >= 0
           order by b.namespace, b.id
@@ -1058,7 +1076,7 @@ pub(super) mod postgres {
         shown as (
           insert into published (run, name, value)
           select p.run, p.name, p.value
-          from unnest($28::bigint[], $29::text[], $30::bytea[]) as p (run, name, value)
+          from unnest($29::bigint[], $30::text[], $31::bytea[]) as p (run, name, value)
           join landed on landed.key = p.run
           on conflict (run, name) do update set value = excluded.value
         )";
@@ -1067,7 +1085,7 @@ pub(super) mod postgres {
         replied as (
           insert into replies (run, id, value)
           select a.run, a.id, a.value
-          from unnest($31::bigint[], $32::text[], $33::bytea[]) as a (run, id, value)
+          from unnest($32::bigint[], $33::text[], $34::bytea[]) as a (run, id, value)
           join landed on landed.key = a.run
           on conflict do nothing
         )";
@@ -1084,7 +1102,7 @@ pub(super) mod postgres {
                    order by o.place desc
                    limit 1), 0),
                  s.part, s.at, s.value
-          from unnest($34::bigint[], $35::text[], $36::bigint[], $37::text[], $38::bigint[], $39::bytea[])
+          from unnest($35::bigint[], $36::text[], $37::bigint[], $38::text[], $39::bigint[], $40::bytea[])
             as s (run, stream, nth, part, at, value)
           join landed on landed.key = s.run
         )";
@@ -1097,6 +1115,7 @@ pub(super) mod postgres {
         id: Vec<&'c str>,
         workflow: Vec<&'c str>,
         version: Vec<i64>,
+        thread: Vec<Option<i64>>,
     }
 
     impl<'c> Begun<'c> {
@@ -1108,6 +1127,7 @@ pub(super) mod postgres {
                 begun.id.push(new.id.as_str());
                 begun.workflow.push(&new.workflow);
                 begun.version.push(i64::from(new.version));
+                begun.thread.push(new.thread.map(|thread| thread.0));
             }
             begun
         }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::failure::Outcome;
-use crate::id::{Fence, Namespace, RunId, RunKey, Seq, WorkerKey};
+use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadKey, WorkerKey};
 use crate::journal::{EVENT_VERSION, Event, Recorded};
 use crate::payload::Payload;
 use crate::run::{BlockReason, Closed, IdempotencyKey, IfClosed, IfOpen, Run};
 use crate::signal::{Pending, SignalKind};
+
+use super::turns::ThreadPart;
 
 /// What a run wants to leave behind: one write that lands whole or not at all.
 ///
@@ -40,8 +42,33 @@ pub struct Commit {
     pub replies: Vec<(String, Payload)>,
     /// Values to append to streams.
     pub chunks: Vec<Chunk>,
+    /// What it leaves with the thread that the run answers.
+    pub thread: Option<Box<ThreadPart>>,
     /// When.
     pub at: Instant,
+}
+
+impl Commit {
+    /// A commit that adds no line and leaves nothing but the run as told.
+    #[must_use]
+    pub fn new(run: RunKey, fence: Fence, head: Seq, leaves: Leaves, at: Instant) -> Self {
+        Self {
+            run,
+            fence,
+            head,
+            begins: None,
+            lines: Lines::default(),
+            leaves,
+            signals_seen: 0,
+            preconditions: Preconditions::default(),
+            taken: Vec::new(),
+            published: Vec::new(),
+            replies: Vec::new(),
+            chunks: Vec::new(),
+            thread: None,
+            at,
+        }
+    }
 }
 
 /// What must hold when a commit is applied; compared with counters of the row that it locks, never with other rows.
@@ -149,6 +176,8 @@ pub struct NewRun {
     pub workflow: String,
     /// The workflow's version.
     pub version: u32,
+    /// The thread that it answers, if it is a turn.
+    pub thread: Option<ThreadKey>,
 }
 
 /// The verdict on one commit. A commit that is refused does not hurt its neighbours in the batch.

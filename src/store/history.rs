@@ -128,7 +128,7 @@ mod sqlite {
             "begin;
 
              select 'run', key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
-                    signals_accepted, signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_accepted, signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where key in (select value ->> 0 from json_each($1));
 
@@ -216,7 +216,7 @@ mod postgres {
                 sqlx::query(
                     "select r.key, r.namespace, r.id, r.workflow, r.version, r.status, r.wake_at, r.worker, r.fence,
                                 r.head, r.signals_accepted, r.signals_pending, r.block_code, r.block_text, r.closed_at,
-                                r.created_at, r.updated_at,
+                                r.created_at, r.updated_at, r.thread,
                                 j.line_seq, j.line_kind, j.line_version, j.line_at, j.line_payload,
                                 s.signal_ordinal, s.signal_kind, s.signal_name, s.signal_id, s.signal_payload,
                                 s.signal_at

@@ -63,25 +63,16 @@ async fn write(
     at: Instant,
     doubtful: bool,
 ) -> Result<CommitFact, sqlx::Error> {
-    use super::contract::{Commit, Leaves, Preconditions, Verdict};
+    use super::contract::{Commit, Leaves, Verdict};
     use super::writer::{Batch, Frame};
     use crate::id::{Fence, Seq};
 
     let mut batch = Batch::default();
+    let leaves = closed.map_or(Leaves::Waiting { wake_at: None }, Leaves::Closed);
     let commit = Commit {
-        run: run.key,
-        fence: Fence::FIRST,
-        head: Seq::NONE,
         begins: Some(Box::new(run.clone())),
         lines: lines.clone(),
-        leaves: closed.map_or(Leaves::Waiting { wake_at: None }, Leaves::Closed),
-        signals_seen: 0,
-        preconditions: Preconditions::default(),
-        taken: Vec::new(),
-        published: Vec::new(),
-        replies: Vec::new(),
-        chunks: Vec::new(),
-        at,
+        ..Commit::new(run.key, Fence::FIRST, Seq::NONE, leaves, at)
     };
     batch.commit(commit, None);
     let facts = super::commit::write(tx, &batch, Frame::Whole).await?;

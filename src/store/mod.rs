@@ -33,11 +33,14 @@ mod import;
 mod json;
 mod open;
 mod read;
+mod receive;
 mod scratch;
 mod settings;
 mod start;
 mod stream;
+mod threads;
 mod turn;
+mod turns;
 mod wake;
 mod worker;
 mod writer;
@@ -48,8 +51,11 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
+pub use receive::{Form, Input, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;
 pub use start::CallerTx;
+pub use threads::{Message, WaitingCall, Window};
+pub use turns::{NewCall, NewMessage, ThreadPart};
 pub use wake::Hints;
 pub use worker::Registration;
 

@@ -4,7 +4,7 @@ use super::Error;
 use super::contract::Filter;
 use super::open::{Inner, Store};
 use crate::clock::Instant;
-use crate::id::{Fence, Namespace, RunId, RunKey, Seq, WorkerKey};
+use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadKey, WorkerKey};
 use crate::journal::{Event, Recorded};
 use crate::payload::Payload;
 use crate::run::{BlockReason, Closed, Run, Status};
@@ -89,7 +89,7 @@ impl Store {
 /// The columns of a run's row, as every statement that reads one names them.
 ///
 /// `key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted, signals_pending,
-/// block_code, block_text, closed_at, created_at, updated_at`
+/// block_code, block_text, closed_at, created_at, updated_at, thread`
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct RunRow {
     pub(super) key: i64,
@@ -110,6 +110,7 @@ pub(super) struct RunRow {
     closed_at: Option<i64>,
     created_at: i64,
     updated_at: i64,
+    thread: Option<i64>,
 }
 
 impl TryFrom<RunRow> for Run {
@@ -125,6 +126,7 @@ impl TryFrom<RunRow> for Run {
             id: RunId::parse(&row.id).map_err(|e| corrupt(e.to_string()))?,
             version: u32::try_from(row.version).map_err(|_| corrupt(format!("version {}", row.version)))?,
             workflow: row.workflow,
+            thread: row.thread.map(ThreadKey),
             status,
             fence: Fence(row.fence),
             head: Seq(row.head),
@@ -211,7 +213,7 @@ mod sqlite {
     pub(super) async fn find(reads: &Reads, namespace: &Namespace, id: &RunId) -> Result<Option<Run>, sqlx::Error> {
         let found: Option<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where namespace = $1 and id = $2 and latest = 1",
         )
@@ -225,7 +227,7 @@ mod sqlite {
     pub(super) async fn get(reads: &Reads, run: RunKey) -> Result<Option<Run>, sqlx::Error> {
         let found: Option<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where key = $1",
         )
@@ -239,7 +241,7 @@ mod sqlite {
         let statuses = serde_json::Value::from(filter.statuses.clone()).to_string();
         let listed: Vec<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where ($1 is null or namespace = $1)
                and ($2 is null or workflow = $2)
@@ -322,7 +324,7 @@ mod postgres {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
-                                updated_at
+                                updated_at, thread
                          from runs
                          where namespace = $1
                            and id = $2
@@ -343,7 +345,7 @@ mod postgres {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
-                                updated_at
+                                updated_at, thread
                          from runs
                          where key = $1",
                 )
@@ -361,7 +363,7 @@ mod postgres {
                 sqlx::query_as(
                     "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head,
                                 signals_accepted, signals_pending, block_code, block_text, closed_at, created_at,
-                                updated_at
+                                updated_at, thread
                          from runs
                          where ($1::text is null or namespace = $1)
                            and ($2::text is null or workflow = $2)

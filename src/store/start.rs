@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::contract::{Arrival, Commit, Leaves, Lines, Preconditions, Refusal, Start, StartRefused, Started, Verdict};
+use super::contract::{Arrival, Commit, Leaves, Lines, Refusal, Start, StartRefused, Started, Verdict};
 use super::open::Store;
+use super::turns::ThreadPart;
 use super::writer::{self, Batch, CommitFact, Frame, Shared, StartAnswer};
 use super::{Addressee, Error};
 use crate::id::{Fence, RunId, RunKey};
@@ -40,9 +41,7 @@ impl Store {
     /// [`Error::Unavailable`], [`Error::Closed`].
     pub async fn reserve_keys(&self, n: u32) -> Result<std::ops::Range<i64>, Error> {
         let n = i64::from(n);
-        let last: i64 = self
-            .alone("reserve run keys", move |tx, _| Box::pin(async move { twins!(CallerTx: tx, reserve_keys(n)) }))
-            .await?;
+        let last: i64 = self.alone("reserve run keys", move |tx, _| Box::pin(keys(tx, n))).await?;
         Ok(last - n + 1..last + 1)
     }
 
@@ -92,6 +91,11 @@ impl Store {
             .map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
         began.answers.into_iter().next().ok_or_else(|| Error::Corrupt { found: "a start without an answer".into() })
     }
+}
+
+/// Takes keys for runs out of the sequence, inside a transaction; the last one.
+pub(super) async fn keys(tx: CallerTx<'_>, n: i64) -> Result<i64, sqlx::Error> {
+    twins!(CallerTx: tx, reserve_keys(n))
 }
 
 /// Whether a start is no more than a commit that begins a run.
@@ -329,20 +333,12 @@ impl Plan {
         let mut lines = Lines::default();
         let reason = "another run was started under its id".to_owned();
         lines.push(start.commit.at, &RunTerminated { reason, by: start.by.clone() }.into());
+        let thread = run.thread.map(|thread| Box::new(ThreadPart { thread, ..ThreadPart::default() }));
         let commit = Commit {
-            run: run.key,
-            fence: run.fence,
-            head: run.head,
-            begins: None,
             lines,
-            leaves: Leaves::Closed(Closed::Terminated),
             signals_seen: run.signals_accepted,
-            preconditions: Preconditions::default(),
-            taken: Vec::new(),
-            published: Vec::new(),
-            replies: Vec::new(),
-            chunks: Vec::new(),
-            at: start.commit.at,
+            thread,
+            ..Commit::new(run.key, run.fence, run.head, Leaves::Closed(Closed::Terminated), start.commit.at)
         };
         self.ends.commit(commit, Some(Fence(run.fence.0 + 1)));
     }
@@ -430,7 +426,7 @@ mod sqlite {
         let latest = sqlx::query(
             "select l.value ->> 0 as i,
                     key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from (select value from json_each($1)) l
              cross join runs r on r.namespace = l.value ->> 1 and r.id = l.value ->> 2 and r.latest = 1",
         )
@@ -595,7 +591,7 @@ mod postgres {
         let ids: Vec<Option<&str>> = news.map(|new| Some(new?.id.as_str())).collect();
         let rows: Vec<RunRow> = sqlx::query_as(
             "select key, namespace, id, workflow, version, status, wake_at, worker, fence, head, signals_accepted,
-                    signals_pending, block_code, block_text, closed_at, created_at, updated_at
+                    signals_pending, block_code, block_text, closed_at, created_at, updated_at, thread
              from runs
              where key = any (array(
                  select (select r.key from runs r where r.namespace = s.namespace and r.id = s.id and r.latest = 1)

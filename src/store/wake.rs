@@ -2,8 +2,8 @@
 //!
 //! All of it is a hint. What is true stands in the tables, and a lost hint costs a poll.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -54,6 +54,13 @@ impl Store {
     pub async fn changed(&self) {
         self.0.shared.alive().await;
         twins!(Inner: &self.0.inner, changed(self));
+    }
+
+    /// A bell that rings whenever this process's writer has appended to a stream of the run or thread with this key.
+    /// Take it, look, then wait for it. Of what other processes append it hears nothing: [`Store::changed`] does.
+    #[must_use]
+    pub fn flows(&self, key: i64) -> Arc<Notify> {
+        self.0.shared.flows.bell(key)
     }
 
     /// Fires when this process's writer has applied the commit that closed the run, and tells how it ended; or blocked it,
@@ -162,6 +169,31 @@ impl HintQueue {
     pub(super) fn close(&self) {
         self.0.lock().closed = true;
         self.0.some.notify_one();
+    }
+}
+
+/// Who waits for something to be appended to the streams of a run or a thread, by its key.
+#[derive(Debug, Default)]
+pub(super) struct Flows(Mutex<HashMap<i64, Weak<Notify>>>);
+
+impl Flows {
+    /// The bell of a key; it is forgotten once nobody has it.
+    fn bell(&self, key: i64) -> Arc<Notify> {
+        let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bell) = bells.get(&key).and_then(Weak::upgrade) {
+            return bell;
+        }
+        bells.retain(|_, bell| bell.strong_count() > 0);
+        let bell = Arc::default();
+        bells.insert(key, Arc::downgrade(&bell));
+        bell
+    }
+
+    pub(super) fn ring(&self, key: i64) {
+        let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bell) = bells.get(&key).and_then(Weak::upgrade) {
+            bell.notify_waiters();
+        }
     }
 }
 

@@ -16,13 +16,14 @@ use tokio::time::Instant as Tick;
 
 use super::contract::{Arrival, Chunk, Commit, Hint, Leaves, Options, Refusal, Start, StartRefused, Started, Verdict};
 use super::open::Store;
+use super::receive::{self, Input, InputAnswer};
 use super::start::{self, CallerTx};
 use super::turn::Turn;
-use super::wake::HintQueue;
+use super::wake::{Flows, HintQueue};
 use super::{Error, Fault, Faults};
 use crate::clock::Instant;
 use crate::failure::Outcome;
-use crate::id::{Fence, RunKey, Seq};
+use crate::id::{Fence, RunKey, Seq, ThreadKey};
 use crate::signal::{Accepted, Pending, Refused};
 use crate::transaction::Connection;
 
@@ -41,6 +42,7 @@ pub(super) enum Request {
     Commit(Box<Commit>, Answer<Verdict>),
     Accept(Box<Arrival>, Answer<AcceptAnswer>),
     Start(Box<Start>, Answer<StartAnswer>),
+    Receive(Box<Input>, Answer<InputAnswer>),
     Append(Append, Answer<()>),
     /// A write that shares its transaction with nobody.
     Alone(Box<dyn Alone>),
@@ -84,6 +86,11 @@ impl Batch {
         self.fences.push(fence);
     }
 
+    /// Values for streams, and nothing else.
+    pub(super) fn of_appends(appends: Vec<Append>) -> Self {
+        Self { appends, ..Self::default() }
+    }
+
     fn len(&self) -> usize {
         self.arrivals.len() + self.commits.len() + self.appends.len()
     }
@@ -94,6 +101,10 @@ impl Batch {
 pub(super) struct Facts {
     pub(super) arrivals: Vec<ArrivalFact>,
     pub(super) commits: Vec<CommitFact>,
+    /// Whether turns became due as others ended.
+    pub(super) due: bool,
+    /// Threads whose subscribers have something to see.
+    pub(super) shown: Vec<ThreadKey>,
 }
 
 /// What became of an arrival.
@@ -177,6 +188,7 @@ pub(super) struct Shared {
     pub(super) physical_writes: AtomicU64,
     batch_max: usize,
     outcomes: Mutex<HashMap<RunKey, Vec<oneshot::Sender<Option<Outcome>>>>>,
+    pub(super) flows: Flows,
 }
 
 impl Shared {
@@ -192,6 +204,7 @@ impl Shared {
             physical_writes: AtomicU64::new(0),
             batch_max: options.batch_max.max(1),
             outcomes: Mutex::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -248,6 +261,12 @@ impl Shared {
         }
     }
 
+    /// Subscribers of a thread, or readers of a run's streams, have something to see.
+    pub(super) fn shown(&self, thread: ThreadKey) {
+        self.flows.ring(thread.0);
+        self.elsewhere.notify_one();
+    }
+
     /// What new signals mean for those who listen.
     pub(super) fn signalled(&self, run: RunKey, signals: Vec<Pending>) {
         self.hints.push(Hint::Signalled { run, signals });
@@ -299,6 +318,16 @@ impl Lane {
             #[cfg(feature = "postgres")]
             Some(Connection::Postgres(it)) => Ok(CallerTx::Postgres(it)),
             None => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+
+    /// Whether other processes write at the same time, and rows are locked against them one by one.
+    fn locks_rows(&self) -> bool {
+        match &self.home {
+            #[cfg(feature = "sqlite")]
+            Home::Sqlite(_) => false,
+            #[cfg(feature = "postgres")]
+            Home::Postgres(_) => true,
         }
     }
 
@@ -457,7 +486,7 @@ impl Store {
         self.lane_of(run.0.unsigned_abs())
     }
 
-    fn lane_of_id(&self, id: &crate::id::RunId) -> &mpsc::Sender<Request> {
+    fn lane_of_text(&self, id: &str) -> &mpsc::Sender<Request> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
@@ -480,7 +509,7 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         let lane = match &arrival.to {
             super::Addressee::Key(run) => self.lane_of_run(*run),
-            super::Addressee::Id(_, id) => self.lane_of_id(id),
+            super::Addressee::Id(_, id) => self.lane_of_text(id.as_str()),
         };
         knock(lane, Request::Accept(Box::new(arrival), answer)).await?;
         Ok(answered)
@@ -493,10 +522,21 @@ impl Store {
     ) -> Result<oneshot::Receiver<Result<StartAnswer, Error>>, Error> {
         let (answer, answered) = oneshot::channel();
         let lane = match &start.commit.begins {
-            Some(new) => self.lane_of_id(&new.id),
+            Some(new) => self.lane_of_text(new.id.as_str()),
             None => self.lane_of_run(start.commit.run),
         };
         knock(lane, Request::Start(Box::new(start), answer)).await?;
+        Ok(answered)
+    }
+
+    /// Hands an input to its lane; waits only so long for a place.
+    pub(super) async fn send_input(
+        &self,
+        input: Input,
+    ) -> Result<oneshot::Receiver<Result<InputAnswer, Error>>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let lane = self.lane_of_text(input.thread.as_str());
+        knock(lane, Request::Receive(Box::new(input), answer)).await?;
         Ok(answered)
     }
 
@@ -580,6 +620,8 @@ struct Round {
     appends: Vec<Answer<()>>,
     starts: Vec<Start>,
     start_answers: Vec<Answer<StartAnswer>>,
+    inputs: Vec<Input>,
+    input_answers: Vec<Answer<InputAnswer>>,
     after: Vec<Request>,
     later: VecDeque<Request>,
     runs: HashSet<RunKey>,
@@ -634,12 +676,40 @@ impl Round {
                 self.batch.arrivals.push(*arrival);
                 self.accepts.push(answer);
             }
+            Request::Receive(input, answer) => {
+                // No namespace holds a space.
+                let of = format!("{} {}", input.namespace, input.thread);
+                let names =
+                    [Some(&input.id).map(|id| format!("id {id}")), input.key.as_ref().map(|key| format!("key {key}"))];
+                let names: Vec<(String, String)> = names.into_iter().flatten().map(|name| (of.clone(), name)).collect();
+                if names.iter().any(|name| self.ids.contains(name)) {
+                    return self.later.push_back(Request::Receive(input, answer));
+                }
+                self.ids.extend(names);
+                self.inputs.push(*input);
+                self.input_answers.push(answer);
+            }
             Request::Append(append, answer) => {
                 self.batch.appends.push(append);
                 self.appends.push(answer);
             }
             Request::Alone(_) | Request::Turn(_) | Request::Close(_) => self.after.push(request),
         }
+    }
+
+    /// Takes out the commits of turns, which lock threads before runs: where rows are locked one by one, they are a
+    /// transaction of their own.
+    fn split_turns(&mut self) -> Self {
+        let mut turns = Self::default();
+        let batch = std::mem::take(&mut self.batch);
+        let asked = std::mem::take(&mut self.asked);
+        self.batch = Batch { arrivals: batch.arrivals, appends: batch.appends, ..Batch::default() };
+        for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked) {
+            let round = if commit.thread.is_some() { &mut turns } else { &mut *self };
+            round.batch.commit(commit, fence);
+            round.asked.push(asked);
+        }
+        turns
     }
 }
 
@@ -673,11 +743,19 @@ impl Writer {
             let after = std::mem::take(&mut round.after);
             let starts = std::mem::take(&mut round.starts);
             let start_answers = std::mem::take(&mut round.start_answers);
-            if round.batch.len() > 0 {
-                self.write(round).await;
+            let inputs = std::mem::take(&mut round.inputs);
+            let input_answers = std::mem::take(&mut round.input_answers);
+            let turns = if self.lane.locks_rows() { round.split_turns() } else { Round::default() };
+            for round in [round, turns] {
+                if round.batch.len() > 0 {
+                    self.write(round).await;
+                }
             }
             if !starts.is_empty() {
                 self.begin(starts, start_answers).await;
+            }
+            if !inputs.is_empty() {
+                self.receive(inputs, input_answers).await;
             }
             for request in after {
                 match request {
@@ -824,6 +902,12 @@ impl Writer {
         appends: Vec<Answer<()>>,
     ) {
         let shared = &self.shared;
+        for thread in &facts.shown {
+            shared.shown(*thread);
+        }
+        if facts.due {
+            shared.due();
+        }
         let accepted: Vec<_> = batch
             .arrivals
             .iter()
@@ -889,6 +973,37 @@ impl Writer {
                 let Some(starts) = Arc::into_inner(starts) else { return };
                 for (start, answer) in starts.into_iter().zip(answers) {
                     Box::pin(self.begin(vec![start], vec![answer])).await;
+                }
+            }
+            Err(failed) => {
+                let error = failed.error();
+                for answer in answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Inputs to threads: a transaction of their own.
+    async fn receive(&mut self, inputs: Vec<Input>, answers: Vec<Answer<InputAnswer>>) {
+        let inputs = Arc::new(inputs);
+        let took = self
+            .physical("receive inputs", |tx, doubtful| {
+                let inputs = Arc::clone(&inputs);
+                Box::pin(async move { receive::receive_all(tx, &inputs, doubtful).await })
+            })
+            .await;
+        match took {
+            Ok((took, _)) => {
+                receive::announce(&self.shared, &took);
+                for (answer, asked) in took.answers.into_iter().zip(answers) {
+                    let _ = asked.send(Ok(answer));
+                }
+            }
+            Err(failed) if failed.refused && inputs.len() > 1 => {
+                let Some(inputs) = Arc::into_inner(inputs) else { return };
+                for (input, answer) in inputs.into_iter().zip(answers) {
+                    Box::pin(self.receive(vec![input], vec![answer])).await;
                 }
             }
             Err(failed) => {

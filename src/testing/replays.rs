@@ -57,6 +57,7 @@ fn history(exported: ExportedRun) -> History {
         id,
         workflow,
         version,
+        thread: None,
         status: Status::Due { at: last },
         fence: Fence::FIRST,
         head: journal.last().map_or(Seq::NONE, |line| line.seq),

@@ -9,8 +9,7 @@ use aldis::payload::Payload;
 use aldis::run::{Closed, IfClosed, IfOpen, Run};
 use aldis::signal::{Accepted, SignalKind};
 use aldis::store::{
-    Addressee, Arrival, Commit, Filter, History, Leaves, Lines, NewRun, Options, Preconditions, Registration, Start,
-    Store, Verdict,
+    Addressee, Arrival, Commit, Filter, History, Leaves, Lines, NewRun, Options, Registration, Start, Store, Verdict,
 };
 
 /// Makes a test for each database of each case.
@@ -185,19 +184,9 @@ impl Held {
     /// A commit of these events at 10 that leaves the run with its owner.
     pub fn adds(&self, events: impl IntoIterator<Item = Event>) -> Commit {
         Commit {
-            run: self.run,
-            fence: self.fence,
-            head: self.head,
-            begins: None,
             lines: lines(10, events),
-            leaves: Leaves::Running(ME),
             signals_seen: self.seen,
-            preconditions: Preconditions::default(),
-            taken: Vec::new(),
-            published: Vec::new(),
-            replies: Vec::new(),
-            chunks: Vec::new(),
-            at: at(10),
+            ..Commit::new(self.run, self.fence, self.head, Leaves::Running(ME), at(10))
         }
     }
 
@@ -224,6 +213,7 @@ pub fn new_run(key: i64, id: &str) -> NewRun {
         id: RunId::parse(id).unwrap(),
         workflow: "order".into(),
         version: 1,
+        thread: None,
     }
 }
 

@@ -1,0 +1,92 @@
+-- The tables of threads, and the path that data takes through them.
+--
+-- threads   One row a conversation: its owner, and `run`, the turn that is reserved, running or suspended on it. Every
+--           input to a thread, and every commit of one of its turns, is judged against this row.
+-- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal.
+-- inputs    What was accepted, by the sender's id and key, with where it went: a repeat gets the same answer.
+-- queue     What waits for the current turn to end, by `place`: turns (`turn`), and what subscribers are shown of signals
+--           that were put into the history meanwhile (`shown`).
+-- calls     Tool calls that wait for an answer from outside, of turns that are suspended.
+-- streams   What subscribers see of a thread lies beside the streams of runs: threads and runs are numbered in one
+--           sequence, so the key says whose it is.
+--
+-- In: `receive` looks at the thread's row, and in the same transaction begins a turn, adds a signal to the turn that is
+-- under way, queues a turn, or adds a message. On: a turn's commits add messages, chunks and calls. Out: the commit that
+-- ends a turn hands what it has not taken to a turn that follows, else makes the head of the queue due, else leaves the
+-- thread idle.
+
+-- No checks, for the reason given with the tables of runs.
+
+create table threads (
+    key bigint primary key,
+    namespace text not null,
+    id text not null,
+    resource text not null,
+    title text not null default '',
+    metadata bytea not null,
+    run bigint,
+    agent text,
+    last_seq bigint not null default 0,
+    last_place bigint not null default 0,
+    created_at bigint not null,
+    updated_at bigint not null
+) with (fillfactor = 70);
+
+create unique index threads_id on threads (namespace, id);
+
+create index threads_of on threads (namespace, resource, updated_at);
+
+create table messages (
+    thread bigint not null,
+    seq bigint not null,
+    id text not null,
+    role text not null,
+    category text,
+    run bigint,
+    created_at bigint not null,
+    content bytea not null,
+    unique (thread, seq)
+);
+
+create unique index messages_id on messages (thread, id);
+
+create table inputs (
+    thread bigint not null,
+    id text not null,
+    key text,
+    digest text not null,
+    branch text not null,
+    route text not null,
+    run text,
+    accepted_at bigint not null,
+    unique (thread, id)
+);
+
+create index inputs_key on inputs (thread, key) where key is not null;
+
+create table queue (
+    thread bigint not null,
+    place bigint not null,
+    kind text not null,
+    run bigint,
+    input text not null,
+    owner text,
+    agent text,
+    value bytea,
+    unique (thread, place)
+);
+
+create table calls (
+    run bigint not null,
+    call text not null,
+    thread bigint not null,
+    tool text not null,
+    value bytea not null,
+    since bigint not null,
+    expires_at bigint,
+    unique (run, call)
+);
+
+create index calls_of on calls (thread);
+
+alter table runs add column thread bigint;

@@ -1,0 +1,966 @@
+//! `receive`: the door in for threads. Where an input goes is decided in the transaction that stores it, against the
+//! thread's locked row (T7.10): no window lies between how the thread stands and what becomes of the input.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use super::contract::{Arrival, Commit, Leaves, Lines, NewRun};
+use super::open::Store;
+use super::start::CallerTx;
+use super::turns::{self, NewMessage, Queued};
+use super::writer::{self, Append, Batch, Shared};
+use super::{Addressee, Chunk, Error};
+use crate::clock::Instant;
+use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey};
+use crate::journal::{Event, RunQueued};
+use crate::payload::Payload;
+use crate::signal::{Accepted, Pending, SignalKind};
+use crate::thread::{Branch, CHUNKS, INPUT, Route, Routing, TurnInput};
+
+/// How long a sender's idempotency key is remembered (T20.5).
+const KEY_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
+
+/// An input to a thread, at the door.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The thread's namespace.
+    pub namespace: Namespace,
+    /// The thread.
+    pub thread: ThreadId,
+    /// The thread's owner.
+    pub resource: String,
+    /// The key that the thread gets if it is new, from a block that this process reserved.
+    pub thread_key: ThreadKey,
+    /// The run that must have the thread, if the sender names one (T2.2).
+    pub only_run: Option<RunId>,
+    /// The agent that is addressed.
+    pub agent: String,
+    /// The sender's id, or one made here; unique per thread.
+    pub id: String,
+    /// The sender's idempotency key.
+    pub key: Option<String>,
+    /// Tells equal contents from different ones (T20.4).
+    pub digest: String,
+    /// What it is, as the history says.
+    pub category: &'static str,
+    /// What the sender asks.
+    pub routing: Routing,
+    /// The sender's label of a queued message (T9.10).
+    pub owner: Option<String>,
+    /// What is stored if the active branch holds.
+    pub active: Form,
+    /// What is stored if the idle branch holds.
+    pub idle: Form,
+    /// The turn that it begins, if it does.
+    pub turn: NewTurn,
+    /// When.
+    pub at: Instant,
+    /// The most signals that may be pending at the turn that is under way.
+    pub pending_max: i64,
+}
+
+/// An input as one of the two branches makes it: its attributes are merged.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// For the turn.
+    pub signal: Payload,
+    /// For the history.
+    pub content: Payload,
+    /// What subscribers are shown if it is only put into the history: the chunks of a run of its own (T11.9).
+    pub shown: Vec<Payload>,
+}
+
+/// The turn that an input may begin.
+#[derive(Debug, Clone)]
+pub struct NewTurn {
+    /// Its run's key, from a block that this process reserved.
+    pub run: RunKey,
+    /// Its run's id.
+    pub id: RunId,
+    /// What its values derive from.
+    pub seed: uuid::Uuid,
+    /// The workflow's written name.
+    pub workflow: String,
+    /// The workflow's version.
+    pub version: u32,
+    /// What the sender asks of it.
+    pub options: Payload,
+    /// How many turns may follow it without an idle moment (T10.8).
+    pub follow_ups: u32,
+}
+
+/// What became of an input. It is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The thread.
+    pub thread: ThreadKey,
+    /// Which of the sender's wishes held.
+    pub branch: Branch,
+    /// Where it went.
+    pub route: Route,
+    /// The run that takes it; none if no run does.
+    pub run: Option<RunId>,
+    /// When it was accepted.
+    pub accepted_at: Instant,
+    /// Whether it had been accepted before: nothing was added (T20.4).
+    pub repeat: bool,
+}
+
+/// Why an input was not received. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReceived {
+    /// The thread is somebody else's (T2.3).
+    #[error("Access denied: thread belongs to a different resource")]
+    Foreign,
+    /// The id, or the idempotency key, came before with other contents (T20.4).
+    #[error("signal {id} was accepted before with other contents; give what is new an id or key of its own")]
+    Conflict {
+        /// The id under which it was accepted.
+        id: String,
+    },
+    /// The named run does not have the thread (T2.2).
+    #[error("No active agent run found for signal target")]
+    NoRun,
+    /// Too much waits for the turn that is under way.
+    #[error("thread {thread} has {pending} signals pending, the limit is {limit}; send it again once some were taken")]
+    TooManyPending {
+        /// The thread.
+        thread: ThreadId,
+        /// How many wait.
+        pending: i64,
+        /// The most that may wait.
+        limit: i64,
+    },
+}
+
+impl Store {
+    /// Takes an input to a thread: routes it, and stores it where it goes, in one transaction. A thread that is not
+    /// there yet is made (T2.4). What is answered is durable.
+    ///
+    /// # Errors
+    /// The inner one says why it was not received; nothing was written. [`Error::Overloaded`] if the writer's queue
+    /// stayed full for five seconds; [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn receive(&self, input: Input) -> Result<Result<Received, NotReceived>, Error> {
+        self.0.shared.open()?;
+        let answer = self.send_input(input).await?;
+        self.heard(answer).await
+    }
+}
+
+pub(super) type InputAnswer = Result<Received, NotReceived>;
+
+/// What became of inputs, and who is to hear of it.
+#[derive(Debug, Default)]
+pub(super) struct Took {
+    pub(super) answers: Vec<InputAnswer>,
+    new: u64,
+    signalled: Vec<(RunKey, Vec<Pending>)>,
+    due: bool,
+    shown: Vec<ThreadKey>,
+}
+
+/// Tells the engine here, subscribers here, and processes elsewhere.
+pub(super) fn announce(shared: &Shared, took: &Took) {
+    shared.arrivals.fetch_add(took.new, Ordering::SeqCst);
+    for (run, signals) in &took.signalled {
+        shared.signalled(*run, signals.clone());
+    }
+    for thread in &took.shown {
+        shared.shown(*thread);
+    }
+    if took.due {
+        shared.due();
+    }
+}
+
+/// How a thread stands.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) key: ThreadKey,
+    pub(super) resource: String,
+    /// The turn that has it, and its agent.
+    pub(super) current: Option<(RunKey, RunId, String)>,
+    /// If nobody has it: a turn that waits all the same, as too many had followed each other (T10.8).
+    pub(super) held: Option<Queued>,
+    pub(super) last_place: i64,
+}
+
+/// An input that was accepted before.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) id: String,
+    pub(super) digest: String,
+    pub(super) received: Received,
+}
+
+/// Takes inputs in one transaction. `doubtful`: they may have landed before, and nobody was told.
+pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful: bool) -> Result<Took, sqlx::Error> {
+    writer::begin(tx.again()).await?;
+    let mut views = look(tx.again(), inputs).await?;
+    let missing: Vec<&Input> = inputs.iter().filter(|it| !views.contains_key(&name(it)) && makes_thread(it)).collect();
+    if !missing.is_empty() {
+        create(tx.again(), &missing).await?;
+        views = look(tx.again(), inputs).await?;
+    }
+    let asked: Vec<(usize, ThreadKey)> =
+        inputs.iter().enumerate().filter_map(|(i, it)| Some((i, views.get(&name(it))?.key))).collect();
+    let mut known = known(tx.again(), inputs, &asked).await?;
+    let mut plan = Plan { due: doubtful, ..Plan::default() };
+    for (i, input) in inputs.iter().enumerate() {
+        plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
+    }
+    let took = plan.write(tx.again(), inputs, doubtful).await?;
+    writer::end(tx).await?;
+    Ok(took)
+}
+
+fn name(input: &Input) -> (String, String) {
+    (input.namespace.to_string(), input.thread.to_string())
+}
+
+/// Whether an input makes a thread that is not there (T2.4).
+fn makes_thread(input: &Input) -> bool {
+    input.only_run.is_none() && input.routing.decide(&input.agent, None).1 != Route::Discard
+}
+
+/// What inputs that have looked are going to write.
+#[derive(Debug, Default)]
+struct Plan {
+    answers: Vec<Option<InputAnswer>>,
+    /// Turns that begin, or are queued.
+    begins: Batch,
+    /// What is delivered, and beside it which input it is.
+    arrivals: Batch,
+    arrivals_of: Vec<usize>,
+    /// What is new, to be remembered: which input, and what it is answered.
+    accepted: Vec<(usize, Received)>,
+    messages: Vec<NewMessage>,
+    queue: Vec<Queued>,
+    /// Turns that had been held back and become due.
+    revived: Vec<Queued>,
+    shown: Vec<Append>,
+    /// Threads as they are to stand.
+    moved: HashMap<ThreadKey, Moved>,
+    due: bool,
+}
+
+/// How a thread is to stand.
+#[derive(Debug, Clone)]
+pub(super) struct Moved {
+    pub(super) run: Option<RunKey>,
+    pub(super) agent: Option<String>,
+    pub(super) last_place: i64,
+    pub(super) at: Instant,
+}
+
+impl Plan {
+    fn take(&mut self, i: usize, input: &Input, view: Option<&mut View>, known: Option<Known>, doubtful: bool) {
+        let answer = match view {
+            Some(view) => self.take_for(i, input, view, known, doubtful),
+            None if input.only_run.is_some() => Some(Err(NotReceived::NoRun)),
+            // To a thread that nobody has made yet, and it asks for nothing.
+            None => Some(Ok(received(input, input.thread_key, Branch::Idle, Route::Discard, None))),
+        };
+        self.answers.push(answer);
+    }
+
+    fn take_for(
+        &mut self,
+        i: usize,
+        input: &Input,
+        view: &mut View,
+        known: Option<Known>,
+        doubtful: bool,
+    ) -> Option<InputAnswer> {
+        if view.resource != input.resource {
+            return Some(Err(NotReceived::Foreign));
+        }
+        if let Some(known) = known {
+            if known.digest != input.digest {
+                return Some(Err(NotReceived::Conflict { id: known.id }));
+            }
+            let landed = doubtful && known.id == input.id && known.received.accepted_at == input.at;
+            if landed && let (Route::Deliver, Some((run, ..))) = (known.received.route, &view.current) {
+                // It landed when its answer was lost: the engine is told by the same way as if it came now.
+                let form = form(input, known.received.branch);
+                self.deliver(i, input, *run, form);
+            }
+            return Some(Ok(Received { repeat: !landed, ..known.received }));
+        }
+        if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
+            return Some(Err(NotReceived::NoRun));
+        }
+        let current = view.current.as_ref().map(|(_, _, agent)| agent.as_str());
+        let (branch, mut route) = input.routing.decide(&input.agent, current);
+        if route == Route::Wake
+            && let Some(held) = view.held.take()
+        {
+            // Somebody writes again: what was held back goes first, and the input joins it or waits behind it.
+            route = if held.agent == input.agent && !input.routing.queue { Route::Deliver } else { Route::Queue };
+            view.current = Some((held.run, held.run_id.clone(), held.agent.clone()));
+            self.move_thread(view, input.at);
+            self.revived.push(held);
+            self.due = true;
+        }
+        let form = form(input, branch);
+        let run = match route {
+            Route::Wake => {
+                self.begin(input, view, form, Leaves::Due { at: input.at });
+                view.current = Some((input.turn.run, input.turn.id.clone(), input.agent.clone()));
+                self.move_thread(view, input.at);
+                self.due = true;
+                Some(input.turn.id.clone())
+            }
+            Route::Queue => {
+                self.begin(input, view, form, Leaves::Waiting { wake_at: None });
+                view.last_place += 1;
+                self.queue.push(Queued::turn(view.key, view.last_place, input));
+                self.move_thread(view, input.at);
+                Some(input.turn.id.clone())
+            }
+            Route::Deliver => {
+                let (run, id, _) = view.current.clone()?;
+                self.deliver(i, input, run, form);
+                self.accepted.push((i, received(input, view.key, branch, route, Some(id))));
+                // Whether there is room for it is only known once it is written.
+                return None;
+            }
+            Route::Persist => {
+                self.persist(input, view, branch, form);
+                None
+            }
+            Route::Discard => None,
+        };
+        let received = received(input, view.key, branch, route, run);
+        if route != Route::Discard {
+            self.accepted.push((i, received.clone()));
+        }
+        Some(Ok(received))
+    }
+
+    fn move_thread(&mut self, view: &View, at: Instant) {
+        let moved = Moved {
+            run: view.current.as_ref().map(|(run, ..)| *run),
+            agent: view.current.as_ref().map(|(_, _, agent)| agent.clone()),
+            last_place: view.last_place,
+            at,
+        };
+        self.moved.insert(view.key, moved);
+    }
+
+    fn begin(&mut self, input: &Input, view: &View, form: &Form, leaves: Leaves) {
+        let turn = &input.turn;
+        let asks = TurnInput {
+            key: view.key,
+            thread: input.thread.clone(),
+            resource: input.resource.clone(),
+            agent: input.agent.clone(),
+            options: turn.options.clone(),
+            first: vec![form.signal.clone()],
+            follow_ups_max: turn.follow_ups,
+            follow_ups_left: turn.follow_ups,
+        };
+        let new = NewRun {
+            key: turn.run,
+            namespace: input.namespace.clone(),
+            id: turn.id.clone(),
+            workflow: turn.workflow.clone(),
+            version: turn.version,
+            thread: Some(view.key),
+        };
+        self.begins.commit(begins(new, turn.seed, &asks, leaves, input.at), None);
+    }
+
+    fn deliver(&mut self, i: usize, input: &Input, run: RunKey, form: &Form) {
+        self.arrivals.arrivals.push(Arrival {
+            to: Addressee::Key(run),
+            kind: SignalKind::Signal,
+            name: INPUT.to_owned(),
+            id: input.id.clone(),
+            payload: form.signal.clone(),
+            at: input.at,
+            pending_max: input.pending_max,
+        });
+        self.arrivals_of.push(i);
+    }
+
+    fn persist(&mut self, input: &Input, view: &mut View, branch: Branch, form: &Form) {
+        self.messages.push(NewMessage {
+            thread: view.key,
+            id: input.id.clone(),
+            role: "signal",
+            category: Some(input.category.to_owned()),
+            run: None,
+            at: input.at,
+            content: form.content.clone(),
+        });
+        match (branch, &view.current) {
+            // The next turn reads it; nobody is shown it now (T7.4).
+            (Branch::Active, _) => {}
+            (Branch::Idle, None) => self.shown.push(turns::shown(view.key, &input.id, form.shown.clone(), input.at)),
+            // Runs do not interleave: subscribers are shown it once the other agent's turn has ended (T11.9).
+            (Branch::Idle, Some(_)) => {
+                view.last_place += 1;
+                self.queue.push(Queued::shown(view.key, view.last_place, input, form));
+                self.move_thread(view, input.at);
+            }
+        }
+    }
+
+    async fn write(self, mut tx: CallerTx<'_>, inputs: &[Input], doubtful: bool) -> Result<Took, sqlx::Error> {
+        let Self {
+            mut answers,
+            begins,
+            arrivals,
+            arrivals_of,
+            mut accepted,
+            messages,
+            queue,
+            revived,
+            shown,
+            moved,
+            due,
+        } = self;
+        let mut took = Took { due, ..Took::default() };
+        if !begins.commits.is_empty() {
+            let facts = super::commit::rows(tx.again(), &begins, writer::Frame::Inside).await?.commits;
+            if let Some(refused) = facts.iter().find(|fact| !fact.is_applied()) {
+                return Err(sqlx::Error::Protocol(format!("a turn could not be begun: {refused:?}")));
+            }
+        }
+        if !arrivals.arrivals.is_empty() {
+            let facts = super::commit::rows(tx.again(), &arrivals, writer::Frame::Inside).await?.arrivals;
+            for ((arrival, fact), i) in arrivals.arrivals.iter().zip(facts).zip(arrivals_of) {
+                match super::accept::answer(arrival, &fact, doubtful) {
+                    Ok((run, Accepted::New { ordinal })) => {
+                        let signal = super::accept::pending(arrival, ordinal);
+                        match took.signalled.iter_mut().find(|(key, _)| *key == run) {
+                            Some((_, signals)) => signals.push(signal),
+                            None => took.signalled.push((run, vec![signal])),
+                        }
+                    }
+                    Ok((_, Accepted::Already { .. })) => {}
+                    Err(refused) => {
+                        answers[i] = Some(Err(not_received(refused, &inputs[i])?));
+                        accepted.retain(|(accepted, _)| *accepted != i);
+                    }
+                }
+            }
+        }
+        if !accepted.is_empty() {
+            remember(tx.again(), inputs, &accepted).await?;
+        }
+        if !messages.is_empty() {
+            turns::add_messages(tx.again(), &messages).await?;
+        }
+        if !queue.is_empty() {
+            turns::enqueue(tx.again(), &queue).await?;
+        }
+        if !revived.is_empty() {
+            turns::revive(tx.again(), &revived).await?;
+        }
+        if !moved.is_empty() {
+            move_threads(tx.again(), &moved).await?;
+        }
+        if !shown.is_empty() {
+            took.shown = shown.iter().map(|append| ThreadKey(append.run.0)).collect();
+            let batch = Batch::of_appends(shown);
+            super::commit::rows(tx.again(), &batch, writer::Frame::Inside).await?;
+        }
+        took.new = accepted.len() as u64;
+        for (i, received) in accepted {
+            if answers[i].is_none() {
+                answers[i] = Some(Ok(received));
+            }
+        }
+        took.answers = answers
+            .into_iter()
+            .map(|answer| answer.ok_or_else(|| sqlx::Error::Protocol("an input without an answer".into())))
+            .collect::<Result<_, _>>()?;
+        Ok(took)
+    }
+}
+
+fn form(input: &Input, branch: Branch) -> &Form {
+    match branch {
+        Branch::Active => &input.active,
+        Branch::Idle => &input.idle,
+    }
+}
+
+fn received(input: &Input, thread: ThreadKey, branch: Branch, route: Route, run: Option<RunId>) -> Received {
+    Received { thread, branch, route, run, accepted_at: input.at, repeat: false }
+}
+
+/// A turn that has ended does not have its thread: the commit that ends it hands the thread on.
+fn not_received(refused: crate::signal::Refused, input: &Input) -> Result<NotReceived, sqlx::Error> {
+    match refused {
+        crate::signal::Refused::TooManyPending { pending, limit, .. } => {
+            Ok(NotReceived::TooManyPending { thread: input.thread.clone(), pending, limit })
+        }
+        other => Err(sqlx::Error::Protocol(format!("thread {} is held by a run that is gone: {other}", input.thread))),
+    }
+}
+
+/// The commit that queues a turn.
+pub(super) fn begins(new: NewRun, seed: uuid::Uuid, input: &TurnInput, leaves: Leaves, at: Instant) -> Commit {
+    let mut lines = Lines::default();
+    let queued = RunQueued {
+        run: new.id.clone(),
+        workflow: new.workflow.clone(),
+        version: new.version,
+        seed,
+        input: Payload::of(input).unwrap_or_else(|_| Payload::null()),
+        deadline: None,
+    };
+    lines.push(at, &Event::RunQueued(queued));
+    // Nobody owns it yet: the first claim makes it the first fence.
+    Commit { begins: Some(Box::new(new.clone())), lines, ..Commit::new(new.key, Fence(0), Seq::NONE, leaves, at) }
+}
+
+/// How the threads stand that inputs are for, by namespace and id. Their rows are locked until the transaction ends.
+async fn look(tx: CallerTx<'_>, inputs: &[Input]) -> Result<HashMap<(String, String), View>, sqlx::Error> {
+    let mut names: Vec<(&str, &str)> =
+        inputs.iter().map(|input| (input.namespace.as_str(), input.thread.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    let views = twins!(CallerTx: tx, look(&names))?;
+    Ok(views.into_iter().collect())
+}
+
+/// Makes threads; one that is there by now stays as it is.
+async fn create(tx: CallerTx<'_>, inputs: &[&Input]) -> Result<(), sqlx::Error> {
+    let mut inputs = inputs.to_vec();
+    inputs.sort_by(|a, b| (a.namespace.as_str(), a.thread.as_str()).cmp(&(b.namespace.as_str(), b.thread.as_str())));
+    inputs.dedup_by(|a, b| a.namespace == b.namespace && a.thread == b.thread);
+    twins!(CallerTx: tx, create(&inputs))
+}
+
+/// Which inputs were accepted before, by their place.
+async fn known(
+    tx: CallerTx<'_>,
+    inputs: &[Input],
+    asked: &[(usize, ThreadKey)],
+) -> Result<HashMap<usize, Known>, sqlx::Error> {
+    if asked.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<KnownRow> = twins!(CallerTx: tx, known(inputs, asked))?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let (i, it) = row.known()?;
+        // By its id rather than by its key.
+        if !known.contains_key(&i) || it.id == inputs[i].id {
+            known.insert(i, it);
+        }
+    }
+    Ok(known)
+}
+
+async fn remember(tx: CallerTx<'_>, inputs: &[Input], accepted: &[(usize, Received)]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, remember(inputs, accepted))
+}
+
+pub(super) async fn move_threads(tx: CallerTx<'_>, moved: &HashMap<ThreadKey, Moved>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, move_threads(moved))
+}
+
+/// `i, thread, id, digest, branch, route, run, accepted_at`
+#[derive(Debug, sqlx::FromRow)]
+struct KnownRow {
+    i: i64,
+    thread: i64,
+    id: String,
+    digest: String,
+    branch: String,
+    route: String,
+    run: Option<String>,
+    accepted_at: i64,
+}
+
+impl KnownRow {
+    fn known(self) -> Result<(usize, Known), sqlx::Error> {
+        let corrupt = |found: &str| sqlx::Error::Decode(format!("input {:?}: {found}", self.id).into());
+        let run = self.run.as_deref().map(RunId::parse).transpose().map_err(|e| corrupt(&e.to_string()))?;
+        let received = Received {
+            thread: ThreadKey(self.thread),
+            branch: Branch::of_word(&self.branch).ok_or_else(|| corrupt(&self.branch))?,
+            route: Route::of_word(&self.route).ok_or_else(|| corrupt(&self.route))?,
+            run,
+            accepted_at: Instant(self.accepted_at),
+            repeat: true,
+        };
+        let i = usize::try_from(self.i).map_err(|_| corrupt("its place"))?;
+        Ok((i, Known { id: self.id, digest: self.digest, received }))
+    }
+}
+
+/// A thread's row as a look finds it: `key, namespace, id, resource, run, run_id, agent, last_place`, and of a turn that is
+/// held back `held_place, held_run, held_id, held_agent`.
+#[derive(Debug, sqlx::FromRow)]
+struct ViewRow {
+    key: i64,
+    namespace: String,
+    id: String,
+    resource: String,
+    run: Option<i64>,
+    run_id: Option<String>,
+    agent: Option<String>,
+    last_place: i64,
+    held_place: Option<i64>,
+    held_run: Option<i64>,
+    held_id: Option<String>,
+    held_agent: Option<String>,
+}
+
+impl ViewRow {
+    fn view(self) -> Result<((String, String), View), sqlx::Error> {
+        let corrupt = |found: String| sqlx::Error::Decode(format!("thread {}: {found}", self.key).into());
+        let id = |text: &str| RunId::parse(text).map_err(|e| corrupt(e.to_string()));
+        let current = match (self.run, &self.run_id, &self.agent) {
+            (None, ..) => None,
+            (Some(run), Some(run_id), Some(agent)) => Some((RunKey(run), id(run_id)?, agent.clone())),
+            (Some(run), ..) => return Err(corrupt(format!("its turn {run} is not there"))),
+        };
+        let held = match (self.held_place, self.held_run, &self.held_id, &self.held_agent) {
+            (Some(place), Some(run), Some(run_id), Some(agent)) => {
+                Some(Queued::held(ThreadKey(self.key), place, RunKey(run), id(run_id)?, agent))
+            }
+            _ => None,
+        };
+        let view =
+            View { key: ThreadKey(self.key), resource: self.resource, current, held, last_place: self.last_place };
+        Ok(((self.namespace, self.id), view))
+    }
+}
+
+/// Chunks for the subscribers of a thread.
+pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
+    Chunk { stream: CHUNKS.to_owned(), part: part.to_owned(), value }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sqlx::SqliteConnection;
+
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, ThreadKey, View, ViewRow};
+    use crate::store::json::Json;
+
+    pub(super) async fn look(
+        tx: &mut SqliteConnection,
+        names: &[(&str, &str)],
+    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        let mut json = Json::default();
+        for (namespace, id) in names {
+            json.row().text(namespace).text(id);
+        }
+        let rows: Vec<ViewRow> = sqlx::query_as(
+            "select t.key, t.namespace, t.id, t.resource, t.run, r.id as run_id, t.agent, t.last_place,
+                    q.place as held_place, q.run as held_run, h.id as held_id, q.agent as held_agent
+             from (select value ->> 0 as namespace, value ->> 1 as id from json_each($1)) n
+             cross join threads t on t.namespace = n.namespace and t.id = n.id
+             left join runs r on r.key = t.run
+             left join queue q on t.run is null
+                              and q.thread = t.key
+                              and q.place = (select min(o.place) from queue o where o.thread = t.key and o.kind = 'turn')
+             left join runs h on h.key = q.run",
+        )
+        .bind(json.done())
+        .fetch_all(tx)
+        .await?;
+        rows.into_iter().map(ViewRow::view).collect()
+    }
+
+    pub(super) async fn create(tx: &mut SqliteConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for it in inputs {
+            let row = json.row().int(it.thread_key.0).text(it.namespace.as_str()).text(it.thread.as_str());
+            row.text(&it.resource).int(it.at.0);
+        }
+        sqlx::query(
+            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, cast('null' as blob), value ->> 4, value ->> 4
+             from json_each($1)
+             where true
+             on conflict do nothing",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn known(
+        tx: &mut SqliteConnection,
+        inputs: &[Input],
+        asked: &[(usize, ThreadKey)],
+    ) -> Result<Vec<KnownRow>, sqlx::Error> {
+        let mut json = Json::default();
+        for (i, thread) in asked {
+            let it = &inputs[*i];
+            let row = json.row().size(*i).int(thread.0).text(&it.id);
+            match &it.key {
+                Some(key) => row.text(key).int(it.at.0 - KEY_KEPT.as_millis() as i64),
+                None => row.null().null(),
+            };
+        }
+        sqlx::query_as(
+            "with asked as materialized (
+                 select value ->> 0 as i, value ->> 1 as thread, value ->> 2 as id, value ->> 3 as key, value ->> 4 as since
+                 from json_each($1)
+             )
+             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.accepted_at
+             from asked a
+             cross join inputs s on s.thread = a.thread and s.id = a.id
+             union all
+             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.accepted_at
+             from asked a
+             cross join inputs s on s.thread = a.thread and s.key = a.key and s.key is not null
+             where s.accepted_at > a.since",
+        )
+        .bind(json.done())
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn remember(
+        tx: &mut SqliteConnection,
+        inputs: &[Input],
+        accepted: &[(usize, Received)],
+    ) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for (i, received) in accepted {
+            let it = &inputs[*i];
+            let row = json.row().int(received.thread.0).text(&it.id);
+            match &it.key {
+                Some(key) => row.text(key),
+                None => row.null(),
+            };
+            row.text(&it.digest).text(received.branch.word()).text(received.route.word());
+            match &received.run {
+                Some(run) => row.text(run.as_str()),
+                None => row.null(),
+            };
+            row.int(it.at.0);
+        }
+        sqlx::query(
+            "insert into inputs (thread, id, key, digest, branch, route, run, accepted_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+             from json_each($1)",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn move_threads(
+        tx: &mut SqliteConnection,
+        moved: &HashMap<ThreadKey, Moved>,
+    ) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for (thread, it) in moved {
+            let row = json.row().int(thread.0).maybe(it.run.map(|run| run.0));
+            match &it.agent {
+                Some(agent) => row.text(agent),
+                None => row.null(),
+            };
+            row.int(it.last_place).int(it.at.0);
+        }
+        sqlx::query(
+            "update threads
+             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = m.at
+             from (
+                 select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
+                        value ->> 4 as at
+                 from json_each($1)
+             ) m
+             where threads.key = m.thread",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use sqlx::PgConnection;
+
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, ThreadKey, View, ViewRow};
+
+    /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
+    pub(super) async fn look(
+        tx: &mut PgConnection,
+        names: &[(&str, &str)],
+    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        let (namespaces, ids): (Vec<&str>, Vec<&str>) = names.iter().copied().unzip();
+        let keys: Vec<i64> = sqlx::query_scalar(
+            "select key
+             from threads
+             where key = any (array(
+                 select (select t.key from threads t where t.namespace = n.namespace and t.id = n.id)
+                 from unnest($1::text[], $2::text[]) as n (namespace, id)))
+             order by key
+             for no key update",
+        )
+        .bind(&namespaces)
+        .bind(&ids)
+        .fetch_all(&mut *tx)
+        .await?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<ViewRow> = sqlx::query_as(
+            "select t.key, t.namespace, t.id, t.resource, t.run, (select r.id from runs r where r.key = t.run) as run_id,
+                    t.agent, t.last_place, q.place as held_place, q.run as held_run,
+                    (select r.id from runs r where r.key = q.run) as held_id, q.agent as held_agent
+             from threads t
+             left join lateral (
+               select o.place, o.run, o.agent
+               from queue o
+               where t.run is null
+                 and o.thread = t.key
+                 and o.kind = 'turn'
+               order by o.place
+               limit 1
+             ) q on true
+             where t.key = any ($1)",
+        )
+        .bind(&keys)
+        .fetch_all(tx)
+        .await?;
+        rows.into_iter().map(ViewRow::view).collect()
+    }
+
+    pub(super) async fn create(tx: &mut PgConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
+        let keys: Vec<i64> = inputs.iter().map(|it| it.thread_key.0).collect();
+        let namespaces: Vec<&str> = inputs.iter().map(|it| it.namespace.as_str()).collect();
+        let ids: Vec<&str> = inputs.iter().map(|it| it.thread.as_str()).collect();
+        let resources: Vec<&str> = inputs.iter().map(|it| it.resource.as_str()).collect();
+        let ats: Vec<i64> = inputs.iter().map(|it| it.at.0).collect();
+        sqlx::query(
+            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
+             select key, namespace, id, resource, 'null'::bytea, at, at
+             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+               as n (key, namespace, id, resource, at)
+             order by namespace, id
+             on conflict do nothing",
+        )
+        .bind(&keys)
+        .bind(&namespaces)
+        .bind(&ids)
+        .bind(&resources)
+        .bind(&ats)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn known(
+        tx: &mut PgConnection,
+        inputs: &[Input],
+        asked: &[(usize, ThreadKey)],
+    ) -> Result<Vec<KnownRow>, sqlx::Error> {
+        let places: Vec<i64> = asked.iter().map(|(i, _)| *i as i64).collect();
+        let threads: Vec<i64> = asked.iter().map(|(_, thread)| thread.0).collect();
+        let ids: Vec<&str> = asked.iter().map(|(i, _)| inputs[*i].id.as_str()).collect();
+        let keys: Vec<Option<&str>> = asked.iter().map(|(i, _)| inputs[*i].key.as_deref()).collect();
+        let since: Vec<i64> = asked.iter().map(|(i, _)| inputs[*i].at.0 - KEY_KEPT.as_millis() as i64).collect();
+        sqlx::query_as(
+            "with asked as materialized (
+               select *
+               from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
+                 as a (i, thread, id, key, since)
+             )
+             select a.i, s.*
+             from asked a
+             cross join lateral (
+               select thread, id, digest, branch, route, run, accepted_at
+               from inputs
+               where thread = a.thread
+                 and id = a.id
+             ) s
+             union all
+             select a.i, s.*
+             from asked a
+             cross join lateral (
+               select thread, id, digest, branch, route, run, accepted_at
+               from inputs
+               where thread = a.thread
+                 and key = a.key
+                 and accepted_at > a.since
+             ) s",
+        )
+        .bind(&places)
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&keys)
+        .bind(&since)
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn remember(
+        tx: &mut PgConnection,
+        inputs: &[Input],
+        accepted: &[(usize, Received)],
+    ) -> Result<(), sqlx::Error> {
+        let threads: Vec<i64> = accepted.iter().map(|(_, it)| it.thread.0).collect();
+        let ids: Vec<&str> = accepted.iter().map(|(i, _)| inputs[*i].id.as_str()).collect();
+        let keys: Vec<Option<&str>> = accepted.iter().map(|(i, _)| inputs[*i].key.as_deref()).collect();
+        let digests: Vec<&str> = accepted.iter().map(|(i, _)| inputs[*i].digest.as_str()).collect();
+        let branches: Vec<&str> = accepted.iter().map(|(_, it)| it.branch.word()).collect();
+        let routes: Vec<&str> = accepted.iter().map(|(_, it)| it.route.word()).collect();
+        let runs: Vec<Option<&str>> = accepted.iter().map(|(_, it)| it.run.as_ref().map(|run| run.as_str())).collect();
+        let ats: Vec<i64> = accepted.iter().map(|(i, _)| inputs[*i].at.0).collect();
+        sqlx::query(
+            "insert into inputs (thread, id, key, digest, branch, route, run, accepted_at)
+             select *
+             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::bigint[])",
+        )
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&keys)
+        .bind(&digests)
+        .bind(&branches)
+        .bind(&routes)
+        .bind(&runs)
+        .bind(&ats)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn move_threads(
+        tx: &mut PgConnection,
+        moved: &HashMap<ThreadKey, Moved>,
+    ) -> Result<(), sqlx::Error> {
+        let threads: Vec<i64> = moved.keys().map(|thread| thread.0).collect();
+        let runs: Vec<Option<i64>> = moved.values().map(|it| it.run.map(|run| run.0)).collect();
+        let agents: Vec<Option<&str>> = moved.values().map(|it| it.agent.as_deref()).collect();
+        let places: Vec<i64> = moved.values().map(|it| it.last_place).collect();
+        let ats: Vec<i64> = moved.values().map(|it| it.at.0).collect();
+        sqlx::query(
+            "update threads t
+             set run = m.run,
+                 agent = m.agent,
+                 last_place = m.last_place,
+                 updated_at = m.at
+             from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
+               as m (thread, run, agent, last_place, at)
+             where t.key = any ($1)
+               and t.key = m.thread",
+        )
+        .bind(&threads)
+        .bind(&runs)
+        .bind(&agents)
+        .bind(&places)
+        .bind(&ats)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+}

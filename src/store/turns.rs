@@ -1,0 +1,1036 @@
+//! What a turn's commits leave with its thread, and how the thread is handed on when a turn ends: in the commit that ends
+//! it, so a signal is either taken by the turn, or its follow-up takes it, or it finds the thread idle (T10.9).
+
+use std::collections::HashMap;
+
+use super::commit;
+use super::contract::{Commit, Leaves, NewRun};
+use super::receive::{self, Form, Input};
+use super::start::CallerTx;
+use super::writer::{self, Append, Batch, Facts, Frame};
+use crate::clock::Instant;
+use crate::id::{Namespace, RunId, RunKey, Seq, ThreadKey};
+use crate::journal::Event;
+use crate::payload::Payload;
+use crate::thread::TurnInput;
+
+/// What a commit leaves with the thread that its run answers.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadPart {
+    /// The thread.
+    pub thread: ThreadKey,
+    /// What enters the history, in this order.
+    pub messages: Vec<NewMessage>,
+    /// What subscribers are shown, in this order.
+    pub shown: Vec<Payload>,
+    /// Tool calls that wait for an answer from outside.
+    pub suspends: Vec<NewCall>,
+    /// Calls that wait no longer.
+    pub settles: Vec<String>,
+}
+
+/// A message for the history of a thread. It gets the next place there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// The thread.
+    pub thread: ThreadKey,
+    /// Its id, unique per thread. A second message under an id is not added.
+    pub id: String,
+    /// `user`, `assistant`, `system` or `signal`.
+    pub role: &'static str,
+    /// The category of a signal.
+    pub category: Option<String>,
+    /// The turn that it belongs to.
+    pub run: Option<RunKey>,
+    /// When.
+    pub at: Instant,
+    /// The row, as the history keeps it.
+    pub content: Payload,
+}
+
+/// A tool call that waits for an answer from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCall {
+    /// The call's id, unique per run.
+    pub call: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments, whether it needs approval, and what it was suspended with.
+    pub value: Payload,
+    /// When it is settled by itself.
+    pub expires_at: Option<Instant>,
+}
+
+/// What waits for the current turn of a thread to end.
+#[derive(Debug, Clone)]
+pub(super) struct Queued {
+    pub(super) thread: ThreadKey,
+    pub(super) place: i64,
+    /// The turn; for what is only shown, a number that says nothing.
+    pub(super) run: RunKey,
+    pub(super) run_id: RunId,
+    pub(super) agent: String,
+    input: String,
+    owner: Option<String>,
+    /// What is shown; none for a turn.
+    shown: Option<Vec<Payload>>,
+    at: Instant,
+}
+
+impl Queued {
+    pub(super) fn turn(thread: ThreadKey, place: i64, input: &Input) -> Self {
+        Self {
+            thread,
+            place,
+            run: input.turn.run,
+            run_id: input.turn.id.clone(),
+            agent: input.agent.clone(),
+            input: input.id.clone(),
+            owner: input.owner.clone(),
+            shown: None,
+            at: input.at,
+        }
+    }
+
+    pub(super) fn shown(thread: ThreadKey, place: i64, input: &Input, form: &Form) -> Self {
+        Self { shown: Some(form.shown.clone()), owner: None, ..Self::turn(thread, place, input) }
+    }
+
+    pub(super) fn held(thread: ThreadKey, place: i64, run: RunKey, run_id: RunId, agent: &str) -> Self {
+        let (input, agent) = (String::new(), agent.to_owned());
+        Self { thread, place, run, run_id, agent, input, owner: None, shown: None, at: Instant(0) }
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.shown.is_some() { "shown" } else { "turn" }
+    }
+
+    fn value(&self) -> Result<Option<Payload>, sqlx::Error> {
+        self.shown.as_ref().map(Payload::of).transpose().map_err(|e| sqlx::Error::Encode(Box::new(e)))
+    }
+}
+
+/// The chunks of what was put into the history of an idle thread, as a write to its stream.
+pub(super) fn shown(thread: ThreadKey, part: &str, chunks: Vec<Payload>, at: Instant) -> Append {
+    let chunks = chunks.into_iter().map(|value| receive::chunk(part, value)).collect();
+    Append { run: RunKey(thread.0), chunks, at, doubtful: false }
+}
+
+/// Writes a batch some of whose runs are turns, in one transaction: threads are locked first, by key, then runs.
+pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
+    if frame == Frame::Whole {
+        writer::begin(tx.again()).await?;
+    }
+    lock(tx.again(), batch).await?;
+    let mut facts = commit::rows(tx.again(), batch, Frame::Inside).await?;
+    let landed: Vec<&Commit> = batch
+        .commits
+        .iter()
+        .zip(&facts.commits)
+        .filter(|(commit, fact)| commit.thread.is_some() && fact.is_applied())
+        .map(|(commit, _)| commit)
+        .collect();
+    leave(tx.again(), &landed, &mut facts).await?;
+    if frame == Frame::Whole {
+        writer::end(tx).await?;
+    }
+    Ok(facts)
+}
+
+/// Writes what commits that have landed leave with their threads.
+async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> Result<(), sqlx::Error> {
+    let mut left = Left::default();
+    for commit in landed {
+        left.gather(commit);
+    }
+    if !left.messages.is_empty() {
+        add_messages(tx.again(), &left.messages).await?;
+    }
+    if !left.settles.is_empty() {
+        twins!(CallerTx: tx.again(), settle(&left.settles))?;
+    }
+    if !left.suspends.is_empty() {
+        twins!(CallerTx: tx.again(), suspend(&left.suspends))?;
+    }
+    if !left.appends.is_empty() {
+        facts.shown.extend(left.appends.iter().map(|append| ThreadKey(append.run.0)));
+        let batch = Batch::of_appends(left.appends);
+        commit::rows(tx.again(), &batch, Frame::Inside).await?;
+    }
+    if !left.ended.is_empty() {
+        hand_on(tx, &left.ended, facts).await?;
+    }
+    Ok(())
+}
+
+/// What many commits leave with their threads.
+#[derive(Debug, Default)]
+struct Left<'c> {
+    messages: Vec<NewMessage>,
+    suspends: Vec<(RunKey, ThreadKey, &'c NewCall, Instant)>,
+    settles: Vec<(RunKey, &'c str)>,
+    appends: Vec<Append>,
+    ended: Vec<Ended>,
+}
+
+/// A turn that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) thread: ThreadKey,
+    pub(super) run: RunKey,
+    pub(super) at: Instant,
+}
+
+impl<'c> Left<'c> {
+    fn gather(&mut self, commit: &'c Commit) {
+        let Some(part) = &commit.thread else { return };
+        self.messages.extend(part.messages.iter().cloned());
+        self.suspends.extend(part.suspends.iter().map(|call| (commit.run, part.thread, call, commit.at)));
+        self.settles.extend(part.settles.iter().map(|call| (commit.run, call.as_str())));
+        if !part.shown.is_empty() {
+            self.appends.push(shown(part.thread, &commit.run.to_string(), part.shown.clone(), commit.at));
+        }
+        if matches!(commit.leaves, Leaves::Closed(_)) {
+            self.ended.push(Ended { thread: part.thread, run: commit.run, at: commit.at });
+        }
+    }
+}
+
+/// Hands threads on: to a turn that takes what was not taken, else to the head of the queue, else to nobody (T9.7).
+async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Result<(), sqlx::Error> {
+    let stands: Vec<StandsRow> = twins!(CallerTx: tx.again(), stands(ended))?;
+    let stands: HashMap<ThreadKey, StandsRow> = stands.into_iter().map(|row| (ThreadKey(row.key), row)).collect();
+    let has_it = |it: &Ended| stands.get(&it.thread).is_some_and(|row| row.run == Some(it.run.0));
+    let (ended, gone): (Vec<Ended>, Vec<Ended>) = ended.iter().partition(|it| has_it(it));
+    if !gone.is_empty() {
+        // They ended in the queue, before their turn.
+        twins!(CallerTx: tx.again(), unqueue_runs(&gone))?;
+    }
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let mut untaken = untaken(tx.again(), &ended).await?;
+    let mut openings = openings(tx.again(), untaken.keys().map(|run| run.0).collect()).await?;
+    let waiting = ended.iter().any(|it| stands.get(&it.thread).is_some_and(|row| row.waiting != 0));
+    let mut queues = if waiting { heads(tx.again(), &ended).await? } else { HashMap::new() };
+    let n = untaken.len() as i64;
+    let mut keys = if n > 0 {
+        let last = super::start::keys(tx.again(), n).await?;
+        last - n + 1..last + 1
+    } else {
+        0..0
+    };
+    let mut plan = HandOn::default();
+    for ended in ended {
+        let last_place = stands.get(&ended.thread).map_or(0, |row| row.last_place);
+        let queue = queues.remove(&ended.thread).unwrap_or_default();
+        let follow_up = match untaken.remove(&ended.run) {
+            None => None,
+            Some(first) => {
+                let opening = openings.remove(&ended.run).zip(keys.next());
+                let (opening, key) =
+                    opening.ok_or_else(|| sqlx::Error::Decode(format!("run {} has no beginning", ended.run).into()))?;
+                Some((opening, RunKey(key), first))
+            }
+        };
+        plan.hand_on(ended, last_place, queue, follow_up);
+    }
+    plan.write(tx, facts).await
+}
+
+/// What a follow-up is made of: how the turn before it began.
+struct Opening {
+    id: RunId,
+    namespace: Namespace,
+    workflow: String,
+    version: u32,
+    input: TurnInput,
+}
+
+/// What handing threads on writes.
+#[derive(Debug, Default)]
+struct HandOn {
+    begins: Batch,
+    /// Runs whose untaken signals are taken along.
+    emptied: Vec<RunKey>,
+    /// Turns that have left the queue and are due.
+    revived: Vec<Queued>,
+    /// Chunks that have left the queue and are shown.
+    shown: Vec<Queued>,
+    /// Turns that wait although nobody has the thread.
+    held: Vec<Queued>,
+    moved: HashMap<ThreadKey, receive::Moved>,
+}
+
+impl HandOn {
+    fn hand_on(
+        &mut self,
+        ended: Ended,
+        last_place: i64,
+        mut queue: Vec<Queued>,
+        follow_up: Option<(Opening, RunKey, Vec<Payload>)>,
+    ) {
+        let mut moved = receive::Moved { run: None, agent: None, last_place, at: ended.at };
+        let turn = queue.pop_if(|last| last.shown.is_none());
+        self.shown.extend(queue.into_iter().map(|it| Queued { at: ended.at, ..it }));
+        if let Some((Opening { id, namespace, workflow, version, input }, key, first)) = follow_up {
+            self.emptied.push(ended.run);
+            let new = NewRun { key, namespace, id: RunId::generate(), workflow, version, thread: Some(ended.thread) };
+            let leaves = if input.follow_ups_left == 0 {
+                // Too many in a row (T10.8): it waits until somebody writes again, ahead of all others.
+                tracing::warn!(
+                    run = %id, thread = %input.thread,
+                    "a thread goes idle with signals pending: {} turns followed each other", input.follow_ups_max
+                );
+                let place = turn.as_ref().map_or(last_place + 1, |turn| turn.place - 1);
+                moved.last_place = last_place.max(place);
+                self.held.push(Queued::held(ended.thread, place, key, new.id.clone(), &input.agent));
+                Leaves::Waiting { wake_at: None }
+            } else {
+                (moved.run, moved.agent) = (Some(key), Some(input.agent.clone()));
+                Leaves::Due { at: ended.at }
+            };
+            let next = input.follow_up(first);
+            self.begins.commit(receive::begins(new, uuid::Uuid::new_v4(), &next, leaves, ended.at), None);
+        } else if let Some(turn) = turn {
+            (moved.run, moved.agent) = (Some(turn.run), Some(turn.agent.clone()));
+            self.revived.push(Queued { at: ended.at, ..turn });
+        }
+        self.moved.insert(ended.thread, moved);
+    }
+
+    async fn write(self, mut tx: CallerTx<'_>, facts: &mut Facts) -> Result<(), sqlx::Error> {
+        facts.due |= !self.begins.commits.is_empty() || !self.revived.is_empty();
+        if !self.begins.commits.is_empty() {
+            commit::rows(tx.again(), &self.begins, Frame::Inside).await?;
+        }
+        if !self.emptied.is_empty() {
+            twins!(CallerTx: tx.again(), empty(&self.emptied))?;
+        }
+        if !self.shown.is_empty() {
+            unqueue(tx.again(), &self.shown).await?;
+            facts.shown.extend(self.shown.iter().map(|it| it.thread));
+            let appends = self.shown.into_iter();
+            let appends = appends.map(|it| shown(it.thread, &it.input, it.shown.unwrap_or_default(), it.at)).collect();
+            commit::rows(tx.again(), &Batch::of_appends(appends), Frame::Inside).await?;
+        }
+        if !self.held.is_empty() {
+            enqueue(tx.again(), &self.held).await?;
+        }
+        if !self.revived.is_empty() {
+            revive(tx.again(), &self.revived).await?;
+        }
+        receive::move_threads(tx, &self.moved).await
+    }
+}
+
+/// Locks the threads of a batch's turns, by key; before any run, so that no two processes wait in a circle.
+async fn lock(tx: CallerTx<'_>, batch: &Batch) -> Result<(), sqlx::Error> {
+    let mut threads: Vec<i64> = batch.commits.iter().filter_map(|it| Some(it.thread.as_ref()?.thread.0)).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    twins!(CallerTx: tx, lock(&threads))
+}
+
+/// Adds messages to histories, each at the next place of its thread.
+pub(super) async fn add_messages(tx: CallerTx<'_>, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, add_messages(messages))
+}
+
+/// Puts turns, and what is shown, into the queues of their threads.
+pub(super) async fn enqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, enqueue(queued))
+}
+
+/// Takes turns out of the queue and makes them due.
+pub(super) async fn revive(mut tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
+    unqueue(tx.again(), queued).await?;
+    twins!(CallerTx: tx, make_due(queued))
+}
+
+async fn unqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, unqueue(queued))
+}
+
+/// What turns were sent and have not taken, in the order of acceptance; turns that have taken everything are not in it.
+async fn untaken(tx: CallerTx<'_>, ended: &[Ended]) -> Result<HashMap<RunKey, Vec<Payload>>, sqlx::Error> {
+    let rows: Vec<UntakenRow> = twins!(CallerTx: tx, untaken(ended))?;
+    let mut untaken: HashMap<RunKey, Vec<Payload>> = HashMap::new();
+    for row in rows {
+        let payload = payload_in(row.payload, || format!("a signal of run {}", row.run))?;
+        untaken.entry(RunKey(row.run)).or_default().push(payload);
+    }
+    Ok(untaken)
+}
+
+/// How runs began.
+async fn openings(tx: CallerTx<'_>, runs: Vec<i64>) -> Result<HashMap<RunKey, Opening>, sqlx::Error> {
+    if runs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<OpeningRow> = twins!(CallerTx: tx, openings(&runs))?;
+    rows.into_iter().map(|row| Ok((RunKey(row.run), row.opening()?))).collect()
+}
+
+/// The heads of the queues: what is shown, up to the first turn and with it.
+async fn heads(tx: CallerTx<'_>, ended: &[Ended]) -> Result<HashMap<ThreadKey, Vec<Queued>>, sqlx::Error> {
+    let rows: Vec<QueueRow> = twins!(CallerTx: tx, heads(ended))?;
+    let mut queues: HashMap<ThreadKey, Vec<Queued>> = HashMap::new();
+    for row in rows {
+        queues.entry(ThreadKey(row.thread)).or_default().push(row.queued()?);
+    }
+    Ok(queues)
+}
+
+fn payload_in(stored: Vec<u8>, what: impl Fn() -> String) -> Result<Payload, sqlx::Error> {
+    super::read::payload_of(stored).map_err(|e| sqlx::Error::Decode(format!("{}: {e}", what()).into()))
+}
+
+/// `key, run, last_place, waiting`
+#[derive(Debug, sqlx::FromRow)]
+struct StandsRow {
+    key: i64,
+    run: Option<i64>,
+    last_place: i64,
+    /// Whether its queue holds something.
+    waiting: i64,
+}
+
+/// `run, payload`, in the order of acceptance
+#[derive(Debug, sqlx::FromRow)]
+struct UntakenRow {
+    run: i64,
+    payload: Vec<u8>,
+}
+
+/// The run's row, and the first line of its journal: `run, namespace, id, workflow, version, kind, form, payload`
+#[derive(Debug, sqlx::FromRow)]
+struct OpeningRow {
+    run: i64,
+    namespace: String,
+    id: String,
+    workflow: String,
+    version: i64,
+    kind: String,
+    form: i64,
+    payload: Vec<u8>,
+}
+
+impl OpeningRow {
+    fn opening(self) -> Result<Opening, sqlx::Error> {
+        let run = self.run;
+        let corrupt = |found: String| sqlx::Error::Decode(format!("run {run}: {found}").into());
+        let json = std::str::from_utf8(&self.payload).map_err(|e| corrupt(e.to_string()))?;
+        let form = i16::try_from(self.form).map_err(|e| corrupt(e.to_string()))?;
+        let event = Event::decode(Seq(1), &self.kind, form, json).map_err(|e| corrupt(e.to_string()))?;
+        let input = match event {
+            Event::RunQueued(queued) => queued.input,
+            Event::RunStarted(started) => started.input.ok_or_else(|| corrupt("no input".into()))?,
+            _ => return Err(corrupt(format!("it begins with {}", self.kind))),
+        };
+        Ok(Opening {
+            id: RunId::parse(&self.id).map_err(|e| corrupt(e.to_string()))?,
+            namespace: Namespace::parse(&self.namespace).map_err(|e| corrupt(e.to_string()))?,
+            workflow: self.workflow,
+            version: u32::try_from(self.version).map_err(|e| corrupt(e.to_string()))?,
+            input: input.read().map_err(|e| corrupt(e.to_string()))?,
+        })
+    }
+}
+
+/// `thread, place, kind, run, run_id, agent, input, owner, value`, sorted by thread and place
+#[derive(Debug, sqlx::FromRow)]
+struct QueueRow {
+    thread: i64,
+    place: i64,
+    kind: String,
+    run: Option<i64>,
+    run_id: Option<String>,
+    agent: Option<String>,
+    input: String,
+    owner: Option<String>,
+    value: Option<Vec<u8>>,
+}
+
+impl QueueRow {
+    fn queued(self) -> Result<Queued, sqlx::Error> {
+        let corrupt = |found: String| {
+            sqlx::Error::Decode(format!("place {} of thread {}: {found}", self.place, self.thread).into())
+        };
+        let shown = match (self.kind.as_str(), self.value) {
+            ("turn", _) => None,
+            (_, value) => {
+                let value = payload_in(value.unwrap_or_default(), || format!("thread {}", self.thread))?;
+                Some(value.read::<Vec<Payload>>().map_err(|e| corrupt(e.to_string()))?)
+            }
+        };
+        let run_id = match (&shown, &self.run_id) {
+            (None, Some(id)) => RunId::parse(id).map_err(|e| corrupt(e.to_string()))?,
+            (Some(_), _) => RunId::generate(),
+            (None, None) => return Err(corrupt("its turn is not there".into())),
+        };
+        Ok(Queued {
+            thread: ThreadKey(self.thread),
+            place: self.place,
+            run: RunKey(self.run.unwrap_or_default()),
+            run_id,
+            agent: self.agent.unwrap_or_default(),
+            input: self.input,
+            owner: self.owner,
+            shown,
+            at: Instant(0),
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sqlx::SqliteConnection;
+
+    use super::{
+        Ended, Instant, NewCall, NewMessage, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+    };
+    use crate::store::json::Json;
+
+    /// The transaction is the only one that writes.
+    #[expect(clippy::unused_async, reason = "its twin waits")]
+    pub(super) async fn lock(_: &mut SqliteConnection, _: &[i64]) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    pub(super) async fn add_messages(tx: &mut SqliteConnection, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
+        let (mut json, mut bytes) = (Json::default(), Vec::new());
+        for it in messages {
+            let content = it.content.as_str().as_bytes();
+            let row = json.row().int(it.thread.0).text(&it.id).text(it.role);
+            match &it.category {
+                Some(category) => row.text(category),
+                None => row.null(),
+            };
+            row.maybe(it.run.map(|run| run.0)).int(it.at.0).size(bytes.len() + 1).size(content.len());
+            bytes.extend_from_slice(content);
+        }
+        let json = json.done();
+        sqlx::query(
+            "insert into messages (thread, seq, id, role, category, run, created_at, content)
+             select m.thread, t.last_seq + row_number() over (partition by m.thread order by m.k), m.id, m.role, m.category,
+                    m.run, m.at, substr($2, m.begin, m.length)
+             from (
+                 select key as k, value ->> 0 as thread, value ->> 1 as id, value ->> 2 as role, value ->> 3 as category,
+                        value ->> 4 as run, value ->> 5 as at, value ->> 6 as begin, value ->> 7 as length
+                 from json_each($1)
+             ) m
+             cross join threads t on t.key = m.thread
+             order by m.k
+             on conflict do nothing",
+        )
+        .bind(&json)
+        .bind(bytes)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update threads
+             set last_seq = last_seq + m.number, updated_at = max(updated_at, m.at)
+             from (
+                 select value ->> 0 as thread, count(*) as number, max(value ->> 5) as at
+                 from json_each($1)
+                 group by 1
+             ) m
+             where threads.key = m.thread",
+        )
+        .bind(&json)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn suspend(
+        tx: &mut SqliteConnection,
+        calls: &[(RunKey, ThreadKey, &NewCall, Instant)],
+    ) -> Result<(), sqlx::Error> {
+        let (mut json, mut bytes) = (Json::default(), Vec::new());
+        for (run, thread, call, at) in calls {
+            let value = call.value.as_str().as_bytes();
+            let row = json.row().int(run.0).text(&call.call).int(thread.0).text(&call.tool);
+            row.size(bytes.len() + 1).size(value.len()).int(at.0).maybe(call.expires_at.map(|at| at.0));
+            bytes.extend_from_slice(value);
+        }
+        sqlx::query(
+            "insert into calls (run, call, thread, tool, value, since, expires_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, substr($2, value ->> 4, value ->> 5), value ->> 6,
+                    value ->> 7
+             from json_each($1)
+             where true
+             on conflict do nothing",
+        )
+        .bind(json.done())
+        .bind(bytes)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn settle(tx: &mut SqliteConnection, calls: &[(RunKey, &str)]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for (run, call) in calls {
+            json.row().int(run.0).text(call);
+        }
+        sqlx::query(
+            "delete from calls
+             where (run, call) in (select value ->> 0, value ->> 1 from json_each($1))",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn enqueue(tx: &mut SqliteConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let (mut json, mut bytes) = (Json::default(), Vec::new());
+        for it in queued {
+            let value = it.value()?;
+            let value = value.as_ref().map(|value| value.as_str().as_bytes());
+            let row = json.row().int(it.thread.0).int(it.place).text(it.kind()).int(it.run.0).text(&it.input);
+            match &it.owner {
+                Some(owner) => row.text(owner),
+                None => row.null(),
+            };
+            row.text(&it.agent);
+            match value {
+                Some(value) => row.size(bytes.len() + 1).size(value.len()),
+                None => row.null().null(),
+            };
+            bytes.extend_from_slice(value.unwrap_or_default());
+        }
+        sqlx::query(
+            "insert into queue (thread, place, kind, run, input, owner, agent, value)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+                    substr($2, value ->> 7, value ->> 8)
+             from json_each($1)",
+        )
+        .bind(json.done())
+        .bind(bytes)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn unqueue(tx: &mut SqliteConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for it in queued {
+            json.row().int(it.thread.0).int(it.place);
+        }
+        sqlx::query(
+            "delete from queue
+             where (thread, place) in (select value ->> 0, value ->> 1 from json_each($1))",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn unqueue_runs(tx: &mut SqliteConnection, gone: &[Ended]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for it in gone {
+            json.row().int(it.thread.0).int(it.run.0);
+        }
+        sqlx::query(
+            "delete from queue
+             where kind = 'turn' and (thread, run) in (select value ->> 0, value ->> 1 from json_each($1))",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn make_due(tx: &mut SqliteConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for it in queued {
+            json.row().int(it.run.0).int(it.at.0);
+        }
+        sqlx::query(
+            "update runs
+             set status = 'due', wake_at = q.at, updated_at = q.at
+             from (select value ->> 0 as run, value ->> 1 as at from json_each($1)) q
+             where runs.key = q.run and runs.status = 'waiting'",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn empty(tx: &mut SqliteConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for run in runs {
+            json.row().int(run.0);
+        }
+        let json = json.done();
+        sqlx::query(
+            "update runs
+             set signals_pending = signals_pending - n.number
+             from (
+                 select s.run, count(*) as number
+                 from json_each($1) r
+                 cross join signals s on s.run = r.value ->> 0 and s.taken = 0
+                 where s.kind = 'signal' and s.name = 'input'
+                 group by s.run
+             ) n
+             where runs.key = n.run",
+        )
+        .bind(&json)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update signals
+             set taken = 1, payload = null
+             where run in (select value ->> 0 from json_each($1)) and taken = 0 and kind = 'signal' and name = 'input'",
+        )
+        .bind(&json)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    fn of(ended: &[Ended]) -> Option<String> {
+        let mut json = Json::default();
+        for it in ended {
+            json.row().int(it.thread.0).int(it.run.0);
+        }
+        json.done()
+    }
+
+    pub(super) async fn stands(tx: &mut SqliteConnection, ended: &[Ended]) -> Result<Vec<StandsRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select t.key, t.run, t.last_place, exists (select 1 from queue q where q.thread = t.key) as waiting
+             from (select distinct value ->> 0 as thread from json_each($1)) e
+             cross join threads t on t.key = e.thread",
+        )
+        .bind(of(ended))
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn untaken(tx: &mut SqliteConnection, ended: &[Ended]) -> Result<Vec<UntakenRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select s.run, s.payload
+             from json_each($1) e
+             cross join signals s on s.run = e.value ->> 1 and s.taken = 0
+             where s.kind = 'signal' and s.name = 'input'
+             order by s.run, s.ordinal",
+        )
+        .bind(of(ended))
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn openings(tx: &mut SqliteConnection, runs: &[i64]) -> Result<Vec<OpeningRow>, sqlx::Error> {
+        let mut json = Json::default();
+        for run in runs {
+            json.row().int(*run);
+        }
+        sqlx::query_as(
+            "select r.key as run, r.namespace, r.id, r.workflow, r.version, j.kind, j.version as form, j.payload
+             from json_each($1) o
+             cross join runs r on r.key = o.value ->> 0
+             cross join journal j on j.run = r.key and j.seq = 1",
+        )
+        .bind(json.done())
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn heads(tx: &mut SqliteConnection, ended: &[Ended]) -> Result<Vec<QueueRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select q.thread, q.place, q.kind, q.run, r.id as run_id, q.agent, q.input, q.owner, q.value
+             from (select distinct value ->> 0 as thread from json_each($1)) e
+             cross join queue q on q.thread = e.thread
+             left join runs r on r.key = q.run
+             where q.place <= coalesce(
+                 (select min(o.place) from queue o where o.thread = q.thread and o.kind = 'turn'), q.place)
+             order by q.thread, q.place",
+        )
+        .bind(of(ended))
+        .fetch_all(tx)
+        .await
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use sqlx::PgConnection;
+
+    use super::{
+        Ended, Instant, NewCall, NewMessage, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+    };
+
+    pub(super) async fn lock(tx: &mut PgConnection, threads: &[i64]) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "select 1
+             from threads
+             where key = any ($1)
+             order by key
+             for no key update",
+        )
+        .bind(threads)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn add_messages(tx: &mut PgConnection, messages: &[NewMessage]) -> Result<(), sqlx::Error> {
+        let threads: Vec<i64> = messages.iter().map(|it| it.thread.0).collect();
+        let ids: Vec<&str> = messages.iter().map(|it| it.id.as_str()).collect();
+        let roles: Vec<&str> = messages.iter().map(|it| it.role).collect();
+        let categories: Vec<Option<&str>> = messages.iter().map(|it| it.category.as_deref()).collect();
+        let runs: Vec<Option<i64>> = messages.iter().map(|it| it.run.map(|run| run.0)).collect();
+        let ats: Vec<i64> = messages.iter().map(|it| it.at.0).collect();
+        let contents: Vec<&[u8]> = messages.iter().map(|it| it.content.as_str().as_bytes()).collect();
+        sqlx::query(
+            "insert into messages (thread, seq, id, role, category, run, created_at, content)
+             select m.thread,
+                    (select t.last_seq from threads t where t.key = m.thread)
+                      + row_number() over (partition by m.thread order by m.k),
+                    m.id, m.role, m.category, m.run, m.at, m.content
+             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
+               with ordinality as m (thread, id, role, category, run, at, content, k)
+             on conflict do nothing",
+        )
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&roles)
+        .bind(&categories)
+        .bind(&runs)
+        .bind(&ats)
+        .bind(&contents)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update threads t
+             set last_seq = t.last_seq + m.number,
+                 updated_at = greatest(t.updated_at, m.at)
+             from (
+               select thread, count(*) as number, max(at) as at
+               from unnest($1::bigint[], $2::bigint[]) as m (thread, at)
+               group by thread
+             ) m
+             where t.key = any ($1)
+               and t.key = m.thread",
+        )
+        .bind(&threads)
+        .bind(&ats)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn suspend(
+        tx: &mut PgConnection,
+        calls: &[(RunKey, ThreadKey, &NewCall, Instant)],
+    ) -> Result<(), sqlx::Error> {
+        let runs: Vec<i64> = calls.iter().map(|(run, ..)| run.0).collect();
+        let ids: Vec<&str> = calls.iter().map(|(_, _, call, _)| call.call.as_str()).collect();
+        let threads: Vec<i64> = calls.iter().map(|(_, thread, ..)| thread.0).collect();
+        let tools: Vec<&str> = calls.iter().map(|(_, _, call, _)| call.tool.as_str()).collect();
+        let values: Vec<&[u8]> = calls.iter().map(|(_, _, call, _)| call.value.as_str().as_bytes()).collect();
+        let since: Vec<i64> = calls.iter().map(|(.., at)| at.0).collect();
+        let expire: Vec<Option<i64>> = calls.iter().map(|(_, _, call, _)| call.expires_at.map(|at| at.0)).collect();
+        sqlx::query(
+            "insert into calls (run, call, thread, tool, value, since, expires_at)
+             select *
+             from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bigint[])
+             on conflict do nothing",
+        )
+        .bind(&runs)
+        .bind(&ids)
+        .bind(&threads)
+        .bind(&tools)
+        .bind(&values)
+        .bind(&since)
+        .bind(&expire)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn settle(tx: &mut PgConnection, calls: &[(RunKey, &str)]) -> Result<(), sqlx::Error> {
+        let (runs, ids): (Vec<i64>, Vec<&str>) = calls.iter().map(|(run, call)| (run.0, *call)).unzip();
+        sqlx::query(
+            "delete from calls c
+             using unnest($1::bigint[], $2::text[]) as s (run, call)
+             where c.run = s.run
+               and c.call = s.call",
+        )
+        .bind(&runs)
+        .bind(&ids)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn enqueue(tx: &mut PgConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let values: Vec<_> = queued.iter().map(Queued::value).collect::<Result<_, _>>()?;
+        let values: Vec<Option<&[u8]>> =
+            values.iter().map(|value| value.as_ref().map(|value| value.as_str().as_bytes())).collect();
+        let threads: Vec<i64> = queued.iter().map(|it| it.thread.0).collect();
+        let places: Vec<i64> = queued.iter().map(|it| it.place).collect();
+        let kinds: Vec<&str> = queued.iter().map(Queued::kind).collect();
+        let runs: Vec<i64> = queued.iter().map(|it| it.run.0).collect();
+        let inputs: Vec<&str> = queued.iter().map(|it| it.input.as_str()).collect();
+        let owners: Vec<Option<&str>> = queued.iter().map(|it| it.owner.as_deref()).collect();
+        let agents: Vec<&str> = queued.iter().map(|it| it.agent.as_str()).collect();
+        sqlx::query(
+            "insert into queue (thread, place, kind, run, input, owner, agent, value)
+             select *
+             from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+                         $8::bytea[])",
+        )
+        .bind(&threads)
+        .bind(&places)
+        .bind(&kinds)
+        .bind(&runs)
+        .bind(&inputs)
+        .bind(&owners)
+        .bind(&agents)
+        .bind(&values)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn unqueue(tx: &mut PgConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let (threads, places): (Vec<i64>, Vec<i64>) = queued.iter().map(|it| (it.thread.0, it.place)).unzip();
+        sqlx::query(
+            "delete from queue q
+             using unnest($1::bigint[], $2::bigint[]) as n (thread, place)
+             where q.thread = n.thread
+               and q.place = n.place",
+        )
+        .bind(&threads)
+        .bind(&places)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn unqueue_runs(tx: &mut PgConnection, gone: &[Ended]) -> Result<(), sqlx::Error> {
+        let (threads, runs): (Vec<i64>, Vec<i64>) = gone.iter().map(|it| (it.thread.0, it.run.0)).unzip();
+        sqlx::query(
+            "delete from queue q
+             using unnest($1::bigint[], $2::bigint[]) as n (thread, run)
+             where q.kind = 'turn'
+               and q.thread = n.thread
+               and q.run = n.run",
+        )
+        .bind(&threads)
+        .bind(&runs)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn make_due(tx: &mut PgConnection, queued: &[Queued]) -> Result<(), sqlx::Error> {
+        let (runs, ats): (Vec<i64>, Vec<i64>) = queued.iter().map(|it| (it.run.0, it.at.0)).unzip();
+        sqlx::query(
+            "update runs r
+             set status = 'due',
+                 wake_at = q.at,
+                 updated_at = q.at
+             from unnest($1::bigint[], $2::bigint[]) as q (run, at)
+             where r.key = any ($1)
+               and r.key = q.run
+               and r.status = 'waiting'",
+        )
+        .bind(&runs)
+        .bind(&ats)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn empty(tx: &mut PgConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+        let runs: Vec<i64> = runs.iter().map(|run| run.0).collect();
+        sqlx::query(
+            "with taken as (
+               update signals
+               set taken = 1,
+                   payload = null
+               where run = any ($1)
+                 and taken = 0
+                 and kind = 'signal'
+                 and name = 'input'
+               returning run
+             )
+             update runs r
+             set signals_pending = r.signals_pending - n.number
+             from (select run, count(*) as number from taken group by run) n
+             where r.key = any ($1)
+               and r.key = n.run",
+        )
+        .bind(&runs)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    fn threads(ended: &[Ended]) -> Vec<i64> {
+        ended.iter().map(|it| it.thread.0).collect()
+    }
+
+    pub(super) async fn stands(tx: &mut PgConnection, ended: &[Ended]) -> Result<Vec<StandsRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select t.key, t.run, t.last_place,
+                    (select count(*) from (select 1 from queue q where q.thread = t.key limit 1) q) as waiting
+             from threads t
+             where t.key = any ($1)",
+        )
+        .bind(threads(ended))
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn untaken(tx: &mut PgConnection, ended: &[Ended]) -> Result<Vec<UntakenRow>, sqlx::Error> {
+        let runs: Vec<i64> = ended.iter().map(|it| it.run.0).collect();
+        sqlx::query_as(
+            "select run, payload
+             from signals
+             where run = any ($1)
+               and taken = 0
+               and kind = 'signal'
+               and name = 'input'
+             order by run, ordinal",
+        )
+        .bind(&runs)
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn openings(tx: &mut PgConnection, runs: &[i64]) -> Result<Vec<OpeningRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select r.key as run, r.namespace, r.id, r.workflow, r.version, j.kind, j.version as form, j.payload
+             from runs r
+             join journal j on j.run = r.key and j.seq = 1
+             where r.key = any ($1)",
+        )
+        .bind(runs)
+        .fetch_all(tx)
+        .await
+    }
+
+    pub(super) async fn heads(tx: &mut PgConnection, ended: &[Ended]) -> Result<Vec<QueueRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select q.thread, q.place, q.kind, q.run, (select r.id from runs r where r.key = q.run) as run_id, q.agent,
+                    q.input, q.owner, q.value
+             from queue q
+             where q.thread = any ($1)
+               and q.place <= coalesce(
+                 (select min(o.place) from queue o where o.thread = q.thread and o.kind = 'turn'), q.place)
+             order by q.thread, q.place",
+        )
+        .bind(threads(ended))
+        .fetch_all(tx)
+        .await
+    }
+}

@@ -1,0 +1,266 @@
+//! Threads as values: a conversation, how it stands, and where what arrives for it goes (threads-and-signals 2 and 7).
+//!
+//! The store keeps them; a turn is the run that answers one. Everything here is a pure rule.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Instant;
+use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
+use crate::payload::Payload;
+
+/// The most bytes that the name of a resource may have.
+pub const RESOURCE_BYTES_MAX: usize = 512;
+
+/// The name under which a turn is sent what was delivered to its thread.
+pub const INPUT: &str = "input";
+
+/// The stream of a thread in which subscribers see its runs.
+pub const CHUNKS: &str = "chunks";
+
+/// A thread's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Its key inside the store.
+    pub key: ThreadKey,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// What the outside calls it.
+    pub id: ThreadId,
+    /// Its owner: a user, a tenant. Compared as it is (T2.3).
+    pub resource: String,
+    /// What people call it; empty at first (T2.4).
+    pub title: String,
+    /// What clients keep with it: a JSON object, or null.
+    pub metadata: Payload,
+    /// The turn that is reserved, running or suspended on it; none if it is idle.
+    pub current: Option<Current>,
+    /// How many turns wait for the current one to end.
+    pub queued: i64,
+    /// The place of its last message; messages are counted from 1.
+    pub last_seq: i64,
+    /// When it was made.
+    pub created_at: Instant,
+    /// When something was last added to it.
+    pub updated_at: Instant,
+}
+
+/// The turn that has a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// Its run.
+    pub run: RunId,
+    /// The agent that answers.
+    pub agent: String,
+}
+
+/// A resource's name that cannot be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("resource {found:?} is not usable: it has 1 to {RESOURCE_BYTES_MAX} bytes and no control characters")]
+pub struct InvalidResource {
+    /// The text, cut after 80 characters.
+    pub found: String,
+}
+
+/// Checks a resource's name.
+///
+/// # Errors
+/// [`InvalidResource`].
+pub fn check_resource(name: &str) -> Result<(), InvalidResource> {
+    if name.is_empty() || name.len() > RESOURCE_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(InvalidResource { found: name.chars().take(80).collect() });
+    }
+    Ok(())
+}
+
+/// What the sender wants done while the addressed agent has the thread (T7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfActive {
+    /// Give it to the turn that is under way.
+    #[default]
+    Deliver,
+    /// Put it into the history; the next turn reads it.
+    Persist,
+    /// Nothing.
+    Discard,
+}
+
+/// What the sender wants done while the addressed agent does not have the thread (T7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfIdle {
+    /// Start a turn with it.
+    #[default]
+    Wake,
+    /// Put it into the history.
+    Persist,
+    /// Nothing.
+    Discard,
+}
+
+/// What the sender asks of the routing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Routing {
+    /// While the agent has the thread.
+    pub if_active: IfActive,
+    /// While it has not.
+    pub if_idle: IfIdle,
+    /// A queued message: it gets a turn of its own, after those before it (T9.2, T9.3). Then `if_active` and `if_idle`
+    /// say nothing.
+    pub queue: bool,
+}
+
+/// Which of the sender's two wishes holds; its attributes are merged (T7.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Branch {
+    /// The agent has the thread.
+    Active,
+    /// It has not.
+    Idle,
+}
+
+/// Where an input goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    /// A turn begins with it.
+    Wake,
+    /// The turn that is under way takes it.
+    Deliver,
+    /// It gets a turn of its own, once those before it have ended.
+    Queue,
+    /// Into the history.
+    Persist,
+    /// Nowhere.
+    Discard,
+}
+
+impl Branch {
+    /// The word in the store.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+        }
+    }
+
+    /// Reads the word in the store.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Active, Self::Idle].into_iter().find(|it| it.word() == word)
+    }
+}
+
+impl Route {
+    /// The word in the store.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Wake => "wake",
+            Self::Deliver => "deliver",
+            Self::Queue => "queue",
+            Self::Persist => "persist",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Reads the word in the store.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Wake, Self::Deliver, Self::Queue, Self::Persist, Self::Discard].into_iter().find(|it| it.word() == word)
+    }
+}
+
+impl Routing {
+    /// Where an input for `agent` goes, while the agent `current` has the thread: the table of T7.2 to T7.8.
+    #[must_use]
+    pub fn decide(self, agent: &str, current: Option<&str>) -> (Branch, Route) {
+        let Some(current) = current else {
+            let route = match self.if_idle {
+                _ if self.queue => Route::Wake,
+                IfIdle::Wake => Route::Wake,
+                IfIdle::Persist => Route::Persist,
+                IfIdle::Discard => Route::Discard,
+            };
+            return (Branch::Idle, route);
+        };
+        if self.queue {
+            // Aldis merges the active branch's attributes into what is queued behind a turn (T9.4).
+            return (Branch::Active, Route::Queue);
+        }
+        if current == agent {
+            let route = match self.if_active {
+                IfActive::Deliver => Route::Deliver,
+                IfActive::Persist => Route::Persist,
+                IfActive::Discard => Route::Discard,
+            };
+            return (Branch::Active, route);
+        }
+        // A foreign turn counts as idle (T7.3); a wake waits for it to end, suspended or not (T7.8).
+        let route = match self.if_idle {
+            IfIdle::Wake => Route::Queue,
+            IfIdle::Persist => Route::Persist,
+            IfIdle::Discard => Route::Discard,
+        };
+        (Branch::Idle, route)
+    }
+}
+
+/// The input of the workflow that answers a thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnInput {
+    /// The thread's key inside the store.
+    pub key: ThreadKey,
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its owner.
+    pub resource: String,
+    /// The agent that answers.
+    pub agent: String,
+    /// What the sender of the first input asks of the turn: model settings, step limit, request context (T7.1).
+    pub options: Payload,
+    /// What it begins with, in the order of acceptance; what is delivered later comes as signals.
+    pub first: Vec<Payload>,
+    /// How many turns in a row may follow each other without an idle moment (T10.8).
+    pub follow_ups_max: u32,
+    /// How many of them are left.
+    pub follow_ups_left: u32,
+}
+
+impl TurnInput {
+    /// The turn that takes what this one has left: the same options (T7.13), all of it at once (T10.10). If none is left
+    /// it is held back until somebody writes again, and the count begins anew.
+    #[must_use]
+    pub fn follow_up(self, first: Vec<Payload>) -> Self {
+        Self { first, follow_ups_left: self.follow_ups_left.checked_sub(1).unwrap_or(self.follow_ups_max), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_without_a_name_is_refused_in_words() {
+        let refused = check_resource("").unwrap_err();
+        insta::assert_snapshot!(refused, @r#"resource "" is not usable: it has 1 to 512 bytes and no control characters"#);
+    }
+
+    #[test]
+    fn a_follow_up_keeps_the_options_and_counts_down() {
+        let turn = TurnInput {
+            key: ThreadKey(7),
+            thread: ThreadId::parse("t").unwrap(),
+            resource: "ann".into(),
+            agent: "support".into(),
+            options: Payload::parse(r#"{"maxSteps":3}"#).unwrap(),
+            first: vec![Payload::parse(r#"{"id":"s1"}"#).unwrap()],
+            follow_ups_max: 100,
+            follow_ups_left: 1,
+        };
+        let next = turn.clone().follow_up(Vec::new());
+        assert_eq!((next.options, next.first, next.follow_ups_left), (turn.options, Vec::new(), 0));
+    }
+}
