@@ -13,6 +13,7 @@
 //! | 3 | [`store`] | the contract and its two databases; the only room that knows SQL |
 //! | 4 | [`engine`] | takes a due run, rebuilds its past, lets it run until it rests, seals one commit |
 //! | 4 | [`intake`] | the door in: checks what arrives and has the store accept it |
+//! | 4 | [`agent`] | what answers on a thread: for now the port to language models, and the models behind it |
 //! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
@@ -41,6 +42,7 @@ pub mod journal;
 pub mod store;
 pub mod workflow;
 
+pub mod agent;
 pub mod engine;
 pub mod intake;
 

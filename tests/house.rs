@@ -9,7 +9,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (1, &["run", "signal", "thread", "message", "failure", "transaction"]),
     (2, &["journal"]),
     (3, &["workflow", "store"]),
-    (4, &["engine", "intake"]),
+    (4, &["engine", "intake", "agent"]),
     (5, &["runtime"]),
     (6, &["testing", "bench"]),
     (7, &["cli"]),
