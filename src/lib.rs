@@ -59,6 +59,7 @@ pub mod testing;
 #[path = "../workflows/mod.rs"]
 pub mod workflows;
 
+pub use agent::Agent;
 pub use failure::{Failure, Fault, Outcome};
 pub use runtime::{Aldis, Client, Ended, Error, RunHandle, Runtime, Settled};
 pub use workflow::{Context, Published, Signal, Step, StepContext, StepError, Stream, Update, Workflow};

@@ -2,6 +2,7 @@
 //!
 //! The store keeps them; a turn is the run that answers one. Everything here is a pure rule.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
@@ -70,6 +71,13 @@ pub fn check_resource(name: &str) -> Result<(), InvalidResource> {
         return Err(InvalidResource { found: name.chars().take(80).collect() });
     }
     Ok(())
+}
+
+/// The written name of the workflow that answers for an agent. A worker knows the turns of its own agents only: those of
+/// others are left to workers that have them.
+#[must_use]
+pub fn turn_of(agent: &str) -> String {
+    format!("turn:{agent}")
 }
 
 /// What the sender wants done while the addressed agent has the thread (T7.1).
@@ -209,19 +217,23 @@ impl Routing {
 }
 
 /// The input of the workflow that answers a thread.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TurnInput {
     /// The thread's key inside the store.
+    #[schemars(with = "i64")]
     pub key: ThreadKey,
     /// The thread.
+    #[schemars(with = "String")]
     pub thread: ThreadId,
     /// Its owner.
     pub resource: String,
     /// The agent that answers.
     pub agent: String,
     /// What the sender of the first input asks of the turn: model settings, step limit, request context (T7.1).
+    #[schemars(with = "serde_json::Value")]
     pub options: Payload,
     /// What it begins with, in the order of acceptance; what is delivered later comes as signals.
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub first: Vec<Payload>,
     /// How many turns in a row may follow each other without an idle moment (T10.8).
     pub follow_ups_max: u32,

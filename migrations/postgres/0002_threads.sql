@@ -6,7 +6,8 @@
 -- inputs    What was accepted, by the sender's id and key, with where it went: a repeat gets the same answer.
 -- queue     What waits for the current turn to end, by `place`: turns (`turn`), and what subscribers are shown of signals
 --           that were put into the history meanwhile (`shown`).
--- calls     Tool calls that wait for an answer from outside, of turns that are suspended.
+-- calls     Tool calls that wait for an answer from outside, of turns that are suspended; a settled one stays, so that
+--           the same answer to it gets the same acknowledgement.
 -- streams   What subscribers see of a thread lies beside the streams of runs: threads and runs are numbered in one
 --           sequence, so the key says whose it is.
 --
@@ -84,9 +85,12 @@ create table calls (
     value bytea not null,
     since bigint not null,
     expires_at bigint,
+    settled bigint not null default 0,
     unique (run, call)
 );
 
 create index calls_of on calls (thread);
+
+create index calls_waiting on calls (since) where settled = 0;
 
 alter table runs add column thread bigint;

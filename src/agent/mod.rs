@@ -1,6 +1,160 @@
-//! Agents: what answers on a thread. For now the port to language models, and the models behind it.
+//! Agents: what answers on a thread. Their declaration, their tools, and the models that they ask.
 //!
-//! A model is asked from inside a step's body, never from workflow code: what it answers is recorded by the step.
-//! Knows no store and no journal. After a crash the step is tried again and the model is asked again.
+//! An agent is asked and its tools are run from inside steps of a turn, never from workflow code: what they answer is
+//! recorded by the step, and after a crash only what was not recorded is done again. Knows no store and no journal.
 
+mod ask;
+mod call;
 pub mod model;
+mod options;
+mod tool;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use ask::{Ask, Asked, Plan, Shown};
+pub use call::{Call, Called};
+pub use options::TurnOptions;
+pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
+
+use model::{Models, Settings};
+
+/// The most steps of a turn, unless its agent or its sender says otherwise (T7.11).
+pub const STEPS_MAX: u32 = 5;
+
+/// How many messages of its thread an agent reads, unless it says otherwise.
+pub const MEMORY: usize = 40;
+
+/// An agent, as it is declared: `Agent::new("support").instructions("Be kind.").model("openai/gpt-x").tool(refund)`.
+///
+/// The name is durable: turns that wait are found by it. Everything else may change from one deploy to the next; a turn
+/// that is under way goes on with what it finds at its next step.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) instructions: String,
+    pub(crate) model: String,
+    pub(crate) settings: Settings,
+    pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) steps_max: u32,
+    pub(crate) memory: usize,
+    pub(crate) calls_at_once: usize,
+}
+
+impl Agent {
+    /// An agent without instructions or tools, on the offline model.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            instructions: String::new(),
+            model: "offline".to_owned(),
+            settings: Settings::default(),
+            tools: Vec::new(),
+            steps_max: STEPS_MAX,
+            memory: MEMORY,
+            calls_at_once: 10,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is for, for people and for other agents.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// What the model is told above every conversation.
+    #[must_use]
+    pub fn instructions(mut self, instructions: impl Into<String>) -> Self {
+        self.instructions = instructions.into();
+        self
+    }
+
+    /// The model, by a name that [`Models`] resolves.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    /// How the model is to answer, unless a sender says otherwise.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Gives it a tool.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
+        self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// The most steps of one turn.
+    #[must_use]
+    pub fn steps_max(mut self, steps: u32) -> Self {
+        self.steps_max = steps.max(1);
+        self
+    }
+
+    /// How many of the thread's latest messages it reads.
+    #[must_use]
+    pub fn memory(mut self, messages: usize) -> Self {
+        self.memory = messages.max(1);
+        self
+    }
+
+    /// How many calls of one step run at the same time (T13.1a).
+    #[must_use]
+    pub fn calls_at_once(mut self, calls: usize) -> Self {
+        self.calls_at_once = calls.max(1);
+        self
+    }
+
+    pub(crate) fn tool_named(&self, name: &str) -> Option<&Arc<dyn Tool>> {
+        self.tools.iter().find(|tool| tool.spec().name == name)
+    }
+}
+
+/// The agents of a program, and the models that they may ask. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Agents {
+    agents: BTreeMap<String, Arc<Agent>>,
+    models: Arc<Models>,
+}
+
+impl Agents {
+    /// Agents on these models.
+    #[must_use]
+    pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models) -> Self {
+        let agents = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
+        Self { agents, models: Arc::new(models) }
+    }
+
+    /// An agent by its name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Agent>> {
+        self.agents.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.agents.values()
+    }
+
+    /// The models.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+}

@@ -288,6 +288,9 @@ impl Drop for Resting {
     }
 }
 
+/// How many chunks of a step under way are looked through for what was said.
+const SHOWN_MAX: usize = 10_000;
+
 /// What a body can say and ask while it runs.
 struct Reports {
     shared: Arc<Shared>,
@@ -355,6 +358,24 @@ impl Recorder for Reports {
     fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>> {
         let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
         async move { Ok(shared.store.last_part(thread?).await?.is_some_and(|last| last == part)) }.boxed()
+    }
+
+    fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>> {
+        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+        async move {
+            let mut pieces = Vec::new();
+            for chunk in shared.store.last_chunks(thread?, SHOWN_MAX).await?.into_iter().rev() {
+                let chunk: serde_json::Value = chunk.value.read()?;
+                match chunk["type"].as_str() {
+                    Some("step-start" | "step-finish") => break,
+                    Some("text-delta") => pieces.push(chunk["payload"]["text"].as_str().unwrap_or_default().to_owned()),
+                    _ => {}
+                }
+            }
+            pieces.reverse();
+            Ok(pieces.concat())
+        }
+        .boxed()
     }
 
     fn sleep(&self, span: Duration) -> BoxFuture<'static, ()> {

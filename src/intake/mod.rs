@@ -7,6 +7,7 @@
 mod catalogue;
 mod signal;
 mod start;
+mod thread;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub use catalogue::CatalogueError;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};
 pub use start::{Asked, StartError};
+pub use thread::{InputError, SendOptions, To as ToThread};
 
 use crate::clock::Clock;
 use crate::payload::PAYLOAD_BYTES_MAX;
@@ -28,11 +30,20 @@ pub struct Limits {
     pub payload_bytes_max: usize,
     /// The most signals that may be pending at one run; more are refused until some were taken.
     pub pending_max: u32,
+    /// How large a signal to a thread may be.
+    pub signals: crate::message::Limits,
+    /// How many turns of a thread may follow each other without an idle moment (T10.8).
+    pub follow_ups_max: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { payload_bytes_max: PAYLOAD_BYTES_MAX, pending_max: 10_000 }
+        Self {
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            pending_max: 10_000,
+            signals: crate::message::Limits::default(),
+            follow_ups_max: 100,
+        }
     }
 }
 

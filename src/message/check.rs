@@ -10,7 +10,7 @@ use crate::message::name::{Category, InvalidName, UnknownCategory, XmlName, shor
 use crate::message::signal::NewSignal;
 
 /// How much a signal may carry (T3.18).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the contents, written as JSON; a text is counted without its quotes. Also the bound of a state signal's
     /// value and of its delta.

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod check;
+mod chunk;
 mod contents;
 mod echo;
 mod iso;
@@ -23,6 +24,7 @@ mod view;
 
 pub use attributes::{Attributes, NotScalar, Scalar};
 pub use check::{Limits, Refused};
+pub use chunk::{Chunks, Finished, Piece, Tokens, approval_schema};
 pub use contents::{Contents, Part, ProviderOptions};
 pub use echo::HideSignals;
 pub use name::{Category, InvalidName, UnknownCategory, XmlName};

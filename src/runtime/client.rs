@@ -28,6 +28,8 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) answered: Arc<Notify>,
     engine: Option<Weak<Engine>>,
+    /// Hears of other processes' writes where no engine does.
+    listener: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     keys: Mutex<std::ops::Range<i64>>,
 }
 
@@ -51,7 +53,17 @@ const KEYS: u32 = 1_000;
 impl Client {
     pub(super) fn new(store: Store, door: Door, clock: Clock, engine: Option<Weak<Engine>>) -> Self {
         let answered = engine.as_ref().and_then(Weak::upgrade).map(|engine| engine.answered()).unwrap_or_default();
-        Self { inner: Arc::new(Inner { store, door, clock, answered, engine, keys: Mutex::new(0..0) }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                door,
+                clock,
+                answered,
+                engine,
+                listener: std::sync::Mutex::default(),
+                keys: Mutex::new(0..0),
+            }),
+        }
     }
 
     /// The store.
@@ -192,12 +204,31 @@ impl Client {
         RunHandle::new(self.clone(), key, new.namespace.clone(), new.id.clone(), new.workflow.clone(), new.version)
     }
 
+    /// Sees to it that subscribers here hear of what other processes write: an engine does that by itself.
+    pub(super) fn listens(&self) {
+        if self.inner.engine.is_some() {
+            return;
+        }
+        let mut listener = self.inner.listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if listener.is_none() {
+            let store = self.inner.store.clone();
+            *listener = Some(tokio::spawn(async move {
+                loop {
+                    store.changed().await;
+                    if store.is_closed() {
+                        return;
+                    }
+                }
+            }));
+        }
+    }
+
     fn engine(&self) -> Option<Arc<Engine>> {
         self.inner.engine.as_ref().and_then(Weak::upgrade)
     }
 
     /// A run key of this process's own block.
-    async fn next_key(&self) -> Result<RunKey, Error> {
+    pub(super) async fn next_key(&self) -> Result<RunKey, Error> {
         let mut keys = self.inner.keys.lock().await;
         if keys.is_empty() {
             *keys = self.inner.store.reserve_keys(KEYS).await.map_err(StartError::from)?;
@@ -275,6 +306,14 @@ impl Client {
         let handle = self.handle(new.key, &new);
         self.inner.store.import(new, journal, closed, self.inner.clock.now()).await?.map_err(StartError::from)?;
         Ok(handle)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            listener.abort();
+        }
     }
 }
 

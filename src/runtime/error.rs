@@ -3,10 +3,10 @@
 use crate::engine::BeginError;
 use crate::failure::Failure;
 use crate::id::InvalidId;
-use crate::intake::{CatalogueError, SignalError, StartError};
+use crate::intake::{CatalogueError, InputError, SignalError, StartError};
 use crate::journal::Undecipherable;
 use crate::payload::{Undecodable, Unencodable};
-use crate::store::{self, OpenError, Refusal, StartRefused};
+use crate::store::{self, NotReceived, OpenError, Refusal, StartRefused};
 use crate::workflow::RegistryError;
 
 /// What went wrong, as the caller sees it. [`Error::code`] is stable; the text is for people.
@@ -38,6 +38,35 @@ pub enum Error {
     /// A signal was refused; nothing was written.
     #[error(transparent)]
     Signal(#[from] SignalError),
+    /// An input to a thread was refused; nothing was written.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// There is no such thread.
+    #[error("Thread not found: {thread}; see `aldis threads`")]
+    UnknownThread {
+        /// The id as given.
+        thread: String,
+    },
+    /// The thread is somebody else's (T2.3).
+    #[error("Access denied: thread belongs to a different resource")]
+    ForeignThread {
+        /// The id as given.
+        thread: String,
+    },
+    /// No call of that id waits for an answer on the thread.
+    #[error("no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it")]
+    NotWaiting {
+        /// The thread.
+        thread: String,
+        /// The call.
+        call: String,
+    },
+    /// The call was answered before, otherwise (T13.10).
+    #[error("call {call} was answered before, otherwise; the first answer stands")]
+    AnsweredOtherwise {
+        /// The call.
+        call: String,
+    },
     /// The engine is stopping and begins no more runs.
     #[error("this process is stopping and begins no more runs; nothing was written")]
     Stopping,
@@ -108,6 +137,11 @@ impl Error {
             Self::Id(_) => "id_invalid",
             Self::Start(e) => start_code(e),
             Self::Signal(e) => signal_code(e),
+            Self::Input(e) => input_code(e),
+            Self::UnknownThread { .. } => "thread_unknown",
+            Self::ForeignThread { .. } => "thread_foreign",
+            Self::NotWaiting { .. } => "call_not_waiting",
+            Self::AnsweredOtherwise { .. } => "call_answered_otherwise",
             Self::Stopping => "stopping",
             Self::UnknownRun { .. } => "run_unknown",
             Self::Ended { .. } => "run_ended",
@@ -163,6 +197,23 @@ fn signal_code(error: &SignalError) -> &'static str {
         SignalError::Refused(refused) => refused_code(refused),
         SignalError::Catalogue(e) => catalogue_code(e),
         SignalError::Store(_) => "store_unavailable",
+    }
+}
+
+fn input_code(error: &InputError) -> &'static str {
+    match error {
+        InputError::UnknownAgent { .. } => "agent_unknown",
+        InputError::Resource(_) => "resource_invalid",
+        InputError::Signal(refused) => refused.code(),
+        InputError::TooLarge(_) => "payload_too_large",
+        InputError::Unencodable(_) => "value_unencodable",
+        InputError::NotReceived(NotReceived::Foreign) => "thread_foreign",
+        InputError::NotReceived(NotReceived::Conflict { .. }) => "signal_conflict",
+        InputError::NotReceived(NotReceived::NoRun) => "run_not_active",
+        InputError::NotReceived(NotReceived::TooManyPending { .. }) => "too_many_pending",
+        InputError::Catalogue(e) => catalogue_code(e),
+        InputError::Store(store::Error::Overloaded { .. }) => "overloaded",
+        InputError::Store(_) => "store_unavailable",
     }
 }
 

@@ -8,6 +8,8 @@ mod error;
 mod export;
 mod handle;
 mod show;
+mod subscription;
+mod thread;
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -19,7 +21,11 @@ pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use show::{Blocked, Shown, WaitsFor};
+pub use subscription::{Seen, Since, Subscription};
+pub use thread::{Action, AgentHandle, Answer, Sent, ThreadHandle};
 
+use crate::agent::model::Models;
+use crate::agent::{Agent, Agents};
 use crate::clock::{Clock, Instant};
 use crate::engine::{self, Engine, Mock, Shadow};
 use crate::intake::{Door, Limits};
@@ -33,6 +39,8 @@ use crate::workflow::{Definition, Registry};
 pub struct Aldis {
     url: String,
     workflows: Vec<Definition>,
+    agents: Vec<Agent>,
+    models: Models,
     store: store::Options,
     engine: engine::Options,
     limits: Limits,
@@ -46,6 +54,8 @@ impl Aldis {
         Self {
             url: url.into(),
             workflows: Vec::new(),
+            agents: Vec::new(),
+            models: Models::new(),
             store: store::Options::default(),
             engine: engine::Options::default(),
             limits: Limits::default(),
@@ -64,6 +74,31 @@ impl Aldis {
     pub fn workflows(mut self, workflows: impl IntoIterator<Item = impl Into<Definition>>) -> Self {
         self.workflows.extend(workflows.into_iter().map(Into::into));
         self
+    }
+
+    /// Registers an agent. A later one of the same name takes its place.
+    pub fn agent(mut self, agent: Agent) -> Self {
+        self.agents.retain(|known| known.name() != agent.name());
+        self.agents.push(agent);
+        self
+    }
+
+    /// Registers agents.
+    pub fn agents(self, agents: impl IntoIterator<Item = Agent>) -> Self {
+        agents.into_iter().fold(self, Self::agent)
+    }
+
+    /// The models that agents may ask; the offline model alone if nothing is said.
+    pub fn models(mut self, models: Models) -> Self {
+        self.models = models;
+        self
+    }
+
+    /// The workflows, those that answer for the agents among them.
+    fn registry(&self) -> Result<Registry, Error> {
+        let agents = Agents::new(self.agents.iter().cloned(), self.models.clone());
+        let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&agents, agent.name()).into());
+        Ok(Registry::new(self.workflows.iter().cloned().chain(turns))?)
     }
 
     /// Names what the workflows were built from. Runs that another build could not go on with are tried again.
@@ -127,7 +162,7 @@ impl Aldis {
     /// If the store cannot be opened, the workflows cannot be registered, or another process advances this SQLite
     /// file's runs.
     pub async fn start(self) -> Result<Runtime, Error> {
-        let registry = Registry::new(self.workflows)?;
+        let registry = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let lease = match store.engine_lease().await? {
             Some(lease) => lease,
@@ -150,7 +185,7 @@ impl Aldis {
     /// # Errors
     /// If the store cannot be opened or the workflows cannot be registered.
     pub async fn connect(self) -> Result<Client, Error> {
-        let registry = Registry::new(self.workflows)?;
+        let registry = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let door = Door::new(store.clone(), registry, self.clock.clone(), self.limits);
         Ok(Client::new(store, door, self.clock, None))

@@ -51,7 +51,7 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
-pub use receive::{Form, Input, NewTurn, NotReceived, Received};
+pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use threads::{Message, WaitingCall, Window};

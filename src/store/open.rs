@@ -239,6 +239,12 @@ impl Store {
         }
     }
 
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.shared.closed.load(Ordering::SeqCst)
+    }
+
     /// How far the schema is.
     ///
     /// # Errors

@@ -157,7 +157,12 @@ pub(super) struct Took {
     signalled: Vec<(RunKey, Vec<Pending>)>,
     due: bool,
     shown: Vec<ThreadKey>,
+    /// Whether there are threads that were not there before.
+    made: bool,
 }
+
+/// The key whose bell rings when there are new threads: no run and no thread has it.
+pub const NEW_THREADS: i64 = 0;
 
 /// Tells the engine here, subscribers here, and processes elsewhere.
 pub(super) fn announce(shared: &Shared, took: &Took) {
@@ -167,6 +172,9 @@ pub(super) fn announce(shared: &Shared, took: &Took) {
     }
     for thread in &took.shown {
         shared.shown(*thread);
+    }
+    if took.made {
+        shared.flows.ring(NEW_THREADS);
     }
     if took.due {
         shared.due();
@@ -209,7 +217,8 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
-    let took = plan.write(tx.again(), inputs, doubtful).await?;
+    let mut took = plan.write(tx.again(), inputs, doubtful).await?;
+    took.made = !missing.is_empty() || doubtful;
     writer::end(tx).await?;
     Ok(took)
 }

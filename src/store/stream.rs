@@ -42,6 +42,18 @@ impl Store {
         self.read_stream(RunKey(thread.0), CHUNKS, after, limit).await
     }
 
+    /// The last chunks that subscribers of a thread see, in order.
+    ///
+    /// # Errors
+    /// As [`Store::read_stream`].
+    pub async fn last_chunks(&self, thread: ThreadKey, limit: usize) -> Result<Vec<Read>, Error> {
+        self.readable().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<ReadRow> = twins!(Inner: &self.0.inner, read_end(RunKey(thread.0), CHUNKS, limit))
+            .map_err(|e| Error::unavailable("read the end of a stream", e))?;
+        rows.into_iter().rev().map(Read::try_from).collect()
+    }
+
     /// The part that the last chunk of a thread belongs to.
     ///
     /// # Errors
@@ -86,6 +98,27 @@ impl TryFrom<ReadRow> for Read {
 mod sqlite {
     use super::super::open::sqlite::Reads;
     use super::{ReadRow, RunKey};
+
+    /// The last first.
+    pub(super) async fn read_end(
+        reads: &Reads,
+        run: RunKey,
+        stream: &str,
+        limit: i64,
+    ) -> Result<Vec<ReadRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select place, part, at, value
+             from streams
+             where run = $1 and stream = $2
+             order by place desc
+             limit $3",
+        )
+        .bind(run.0)
+        .bind(stream)
+        .bind(limit)
+        .fetch_all(&reads.pool)
+        .await
+    }
 
     pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {
         sqlx::query_scalar(
@@ -223,6 +256,32 @@ pub(super) mod postgres {
         .execute(tx)
         .await
         .map(drop)
+    }
+
+    /// The last first.
+    pub(super) async fn read_end(
+        reads: &Reads,
+        run: RunKey,
+        stream: &str,
+        limit: i64,
+    ) -> Result<Vec<ReadRow>, sqlx::Error> {
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select place, part, at, value
+                     from streams
+                     where run = $1
+                       and stream = $2
+                     order by place desc
+                     limit $3",
+                )
+                .bind(run.0)
+                .bind(stream)
+                .bind(limit)
+                .fetch_all(&mut *connection)
+                .await
+            })
+            .await
     }
 
     pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {

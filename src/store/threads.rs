@@ -44,6 +44,8 @@ pub struct WaitingCall {
     pub since: Instant,
     /// When it is settled by itself.
     pub expires_at: Option<Instant>,
+    /// Whether it waits no longer.
+    pub settled: bool,
 }
 
 /// Which messages of a history to read.
@@ -130,6 +132,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The calls of a thread that have this id, settled or not; the latest first.
+    ///
+    /// # Errors
+    /// As [`Store::thread`].
+    pub async fn calls_named(&self, thread: ThreadKey, call: &str) -> Result<Vec<WaitingCall>, Error> {
+        self.readable().await?;
+        let rows: Vec<CallRow> = twins!(Inner: &self.0.inner, calls_named(thread, call))
+            .map_err(|e| Error::unavailable("look for a call", e))?;
+        rows.into_iter().map(WaitingCall::try_from).collect()
+    }
+}
+
 /// `key, namespace, id, resource, title, metadata, run_id, agent, last_seq, queued, created_at, updated_at`
 #[derive(Debug, sqlx::FromRow)]
 struct ThreadRow {
@@ -195,7 +210,7 @@ impl TryFrom<MessageRow> for Message {
     }
 }
 
-/// `thread, run, run_id, call, tool, value, since, expires_at`
+/// `thread, run, run_id, call, tool, value, since, expires_at, settled`
 #[derive(Debug, sqlx::FromRow)]
 struct CallRow {
     thread: i64,
@@ -206,6 +221,7 @@ struct CallRow {
     value: Vec<u8>,
     since: i64,
     expires_at: Option<i64>,
+    settled: i64,
 }
 
 impl TryFrom<CallRow> for WaitingCall {
@@ -223,6 +239,7 @@ impl TryFrom<CallRow> for WaitingCall {
             value: payload_of(row.value)?,
             since: Instant(row.since),
             expires_at: row.expires_at.map(Instant),
+            settled: row.settled != 0,
         })
     }
 }
@@ -303,16 +320,30 @@ mod sqlite {
             .await
     }
 
+    pub(super) async fn calls_named(reads: &Reads, thread: ThreadKey, call: &str) -> Result<Vec<CallRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at, c.settled
+             from calls c
+             cross join runs r on r.key = c.run
+             where c.thread = $1 and c.call = $2
+             order by c.run desc",
+        )
+        .bind(thread.0)
+        .bind(call)
+        .fetch_all(&reads.pool)
+        .await
+    }
+
     pub(super) async fn waiting_calls(
         reads: &Reads,
         thread: Option<ThreadKey>,
         limit: i64,
     ) -> Result<Vec<CallRow>, sqlx::Error> {
         sqlx::query_as(
-            "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at
+            "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at, c.settled
              from calls c
              cross join runs r on r.key = c.run
-             where $1 is null or c.thread = $1
+             where c.settled = 0 and ($1 is null or c.thread = $1)
              order by c.since, c.run, c.call
              limit $2",
         )
@@ -417,6 +448,25 @@ mod postgres {
             .await
     }
 
+    pub(super) async fn calls_named(reads: &Reads, thread: ThreadKey, call: &str) -> Result<Vec<CallRow>, sqlx::Error> {
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at, c.settled
+                     from calls c
+                     join runs r on r.key = c.run
+                     where c.thread = $1
+                       and c.call = $2
+                     order by c.run desc",
+                )
+                .bind(thread.0)
+                .bind(call)
+                .fetch_all(&mut *connection)
+                .await
+            })
+            .await
+    }
+
     pub(super) async fn waiting_calls(
         reads: &Reads,
         thread: Option<ThreadKey>,
@@ -425,10 +475,11 @@ mod postgres {
         reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at
+                    "select c.thread, c.run, r.id as run_id, c.call, c.tool, c.value, c.since, c.expires_at, c.settled
                      from calls c
                      join runs r on r.key = c.run
-                     where ($1 is null or c.thread = $1)
+                     where c.settled = 0
+                       and ($1 is null or c.thread = $1)
                      order by c.since, c.run, c.call
                      limit $2",
                 )

@@ -136,6 +136,7 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> R
         commit::rows(tx.again(), &batch, Frame::Inside).await?;
     }
     if !left.ended.is_empty() {
+        twins!(CallerTx: tx.again(), settle_all(&left.ended))?;
         hand_on(tx, &left.ended, facts).await?;
     }
     Ok(())
@@ -549,6 +550,18 @@ mod sqlite {
         .map(drop)
     }
 
+    pub(super) async fn settle_all(tx: &mut SqliteConnection, ended: &[Ended]) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "update calls
+             set settled = 1
+             where run in (select value ->> 1 from json_each($1)) and settled = 0",
+        )
+        .bind(of(ended))
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
     pub(super) async fn suspend(
         tx: &mut SqliteConnection,
         calls: &[(RunKey, ThreadKey, &NewCall, Instant)],
@@ -581,7 +594,8 @@ mod sqlite {
             json.row().int(run.0).text(call);
         }
         sqlx::query(
-            "delete from calls
+            "update calls
+             set settled = 1
              where (run, call) in (select value ->> 0, value ->> 1 from json_each($1))",
         )
         .bind(json.done())
@@ -855,6 +869,20 @@ mod postgres {
         .map(drop)
     }
 
+    pub(super) async fn settle_all(tx: &mut PgConnection, ended: &[Ended]) -> Result<(), sqlx::Error> {
+        let runs: Vec<i64> = ended.iter().map(|it| it.run.0).collect();
+        sqlx::query(
+            "update calls
+             set settled = 1
+             where run = any ($1)
+               and settled = 0",
+        )
+        .bind(&runs)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
     pub(super) async fn suspend(
         tx: &mut PgConnection,
         calls: &[(RunKey, ThreadKey, &NewCall, Instant)],
@@ -887,8 +915,9 @@ mod postgres {
     pub(super) async fn settle(tx: &mut PgConnection, calls: &[(RunKey, &str)]) -> Result<(), sqlx::Error> {
         let (runs, ids): (Vec<i64>, Vec<&str>) = calls.iter().map(|(run, call)| (run.0, *call)).unzip();
         sqlx::query(
-            "delete from calls c
-             using unnest($1::bigint[], $2::text[]) as s (run, call)
+            "update calls c
+             set settled = 1
+             from unnest($1::bigint[], $2::text[]) as s (run, call)
              where c.run = s.run
                and c.call = s.call",
         )

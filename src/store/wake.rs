@@ -50,10 +50,12 @@ impl Store {
         self.0.shared.hints.0.lock().hints.len()
     }
 
-    /// Resolves when another process may have written. The first call returns at once.
+    /// Resolves when another process may have written. The first call returns at once. Whoever waits for streams is told
+    /// as well.
     pub async fn changed(&self) {
         self.0.shared.alive().await;
         twins!(Inner: &self.0.inner, changed(self));
+        self.0.shared.flows.ring_all();
     }
 
     /// A bell that rings whenever this process's writer has appended to a stream of the run or thread with this key.
@@ -187,6 +189,13 @@ impl Flows {
         let bell = Arc::default();
         bells.insert(key, Arc::downgrade(&bell));
         bell
+    }
+
+    fn ring_all(&self) {
+        let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for bell in bells.values().filter_map(Weak::upgrade) {
+            bell.notify_waiters();
+        }
     }
 
     pub(super) fn ring(&self, key: i64) {

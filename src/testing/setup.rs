@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::kit::TestKit;
 use super::{Database, Error, Redact};
+use crate::agent::Agent;
+use crate::agent::model::Models;
 use crate::clock::{Instant, VirtualClock};
 use crate::engine::{self, Mock, Shadow};
 use crate::failure::{AttemptFailure, Failure, Fault};
@@ -24,6 +26,8 @@ use crate::workflow::{Definition, Step, StepContext};
 pub struct Setup {
     kind: Kind,
     workflows: Vec<Definition>,
+    agents: Vec<Agent>,
+    models: Models,
     mocks: HashMap<String, Mock>,
     limits: Limits,
     pub(super) engine: engine::Options,
@@ -57,6 +61,8 @@ impl Setup {
         Self {
             kind,
             workflows: Vec::new(),
+            agents: Vec::new(),
+            models: Models::new(),
             mocks: HashMap::new(),
             limits: Limits::default(),
             engine,
@@ -75,6 +81,18 @@ impl Setup {
     /// Registers workflows.
     pub fn workflows(mut self, workflows: impl IntoIterator<Item = impl Into<Definition>>) -> Self {
         self.workflows.extend(workflows.into_iter().map(Into::into));
+        self
+    }
+
+    /// Registers an agent.
+    pub fn agent(mut self, agent: Agent) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// The models that agents may ask.
+    pub fn models(mut self, models: Models) -> Self {
+        self.models = models;
         self
     }
 
@@ -186,6 +204,8 @@ impl Setup {
         let (engine, store) = (self.engine.clone(), self.store.clone());
         Aldis::open(database.url())
             .workflows(self.workflows.clone())
+            .agents(self.agents.clone())
+            .models(self.models.clone())
             .limits(self.limits)
             .engine_options(|options| *options = engine)
             .mocks(self.mocks.clone())

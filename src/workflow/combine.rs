@@ -288,6 +288,77 @@ impl<F: Future<Output = T>, T> Branches<F, T> {
     }
 }
 
+/// Branches that run at the same time, and to which more may be added while they do; see
+/// [`Context::crew`](super::Context::crew).
+pub struct Crew<R> {
+    open: Vec<Option<Branch<BoxFuture<'static, R>>>>,
+    running: usize,
+    woken: Arc<Woken>,
+}
+
+impl<R> Crew<R> {
+    pub(super) fn new() -> Self {
+        Self { open: Vec::new(), running: 0, woken: Arc::default() }
+    }
+
+    /// Adds a branch. It begins when the crew is next waited for.
+    pub fn push(&mut self, branch: Scope<R>) {
+        let number = self.open.len();
+        let waker = Waker::from(Arc::new(BranchWaker { branch: number, woken: Arc::clone(&self.woken) }));
+        self.open.push(Some(Branch { future: Box::pin(branch.0), waker }));
+        self.running += 1;
+        self.woken.0.lock().unwrap_or_else(PoisonError::into_inner).0.push_back(number);
+    }
+
+    /// How many branches are not done.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// What the next branch that is done gives; none if there is no branch. Dropping it withdraws nothing: the branches
+    /// go on, and are dropped with the crew.
+    pub fn done(&mut self) -> Next<'_, R> {
+        Next(self)
+    }
+}
+
+/// The next branch of a [`Crew`] to be done.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Next<'c, R>(&'c mut Crew<R>);
+
+impl<R> Future for Next<'_, R> {
+    type Output = Option<R>;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<R>> {
+        let crew = &mut *self.0;
+        crew.woken.0.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(task.waker().clone());
+        loop {
+            let woken = crew.woken.0.lock().unwrap_or_else(PoisonError::into_inner).0.pop_front();
+            let Some(number) = woken else {
+                return if crew.running == 0 { Poll::Ready(None) } else { Poll::Pending };
+            };
+            // A branch that was woken twice is done the second time.
+            let Some(branch) = &mut crew.open[number] else { continue };
+            let waker = branch.waker.clone();
+            if let Poll::Ready(value) = branch.future.as_mut().poll(&mut Task::from_waker(&waker)) {
+                crew.open[number] = None;
+                crew.running -= 1;
+                return Poll::Ready(Some(value));
+            }
+        }
+    }
+}
+
+impl<R> sealed::Sealed for Next<'_, R> {}
+impl<R> Durable for Next<'_, R> {}
+
+impl<R> std::fmt::Debug for Next<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Next")
+    }
+}
+
 macro_rules! opaque_debug {
     ($($name:ident <$($p:ident $(: $b:path)?),*>;)*) => {
         $(impl<$($p $(: $b)?),*> std::fmt::Debug for $name<$($p),*> {
@@ -304,4 +375,5 @@ opaque_debug! {
     Scope<R>;
     JoinAll<D: Durable>;
     ForEach<R>;
+    Crew<R>;
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::combine::{Durable, ForEach, Join, JoinAll, Race, Scope};
+use super::combine::{Crew, Durable, ForEach, Join, JoinAll, Race, Scope};
 use super::conversation::ThreadDesk;
 use super::desk::{Answer, Desk, Work};
 use super::op::{Cancelled, Decode, Op};
@@ -304,6 +304,12 @@ impl Context {
             Box::pin(branch(cx, item)) as BoxFuture<'static, R>
         });
         ForEach::new(branches.collect(), limit)
+    }
+
+    /// Branches at the same time, to which more may be added while they run; take them with [`Crew::done`].
+    #[must_use]
+    pub fn crew<R>(&self) -> Crew<R> {
+        Crew::new()
     }
 
     /// A named branch with counters of its own: editing it does not shift the others.

@@ -16,7 +16,7 @@ mod op;
 mod registry;
 mod step;
 
-pub use combine::{Durable, ForEach, Join, JoinAll, Race, Raced, Scope};
+pub use combine::{Crew, Durable, ForEach, Join, JoinAll, Next, Race, Raced, Scope};
 pub use context::{Context, Request, UpdateOp};
 pub use conversation::ThreadDesk;
 pub use declared::{Published, Signal, Stream, Update, Validator};

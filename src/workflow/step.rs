@@ -199,6 +199,9 @@ pub trait Recorder: Send + Sync {
     /// Whether the last of what subscribers have seen was shown by an attempt at this step.
     fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>>;
 
+    /// The text that subscribers of that thread have seen of a step under way.
+    fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>>;
+
     /// Waits on the engine's clock.
     fn sleep(&self, span: Duration) -> BoxFuture<'static, ()>;
 
@@ -316,6 +319,14 @@ impl StepContext {
     /// If the run is no turn, or the store cannot be read.
     pub async fn was_showing(&self) -> Result<bool, Failure> {
         self.recorder.was_showing().await
+    }
+
+    /// The text that the thread's subscribers have seen since the last step of a turn began, if that step has not ended.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn shown_text(&self) -> Result<String, Failure> {
+        self.recorder.shown_text().await
     }
 
     /// The latest messages of the thread's history, in its order. A row that cannot be read is left out, with a warning.

@@ -165,7 +165,7 @@ each_store! {
     }
 
     async fn too_many_signals_and_too_large_ones_are_refused_and_nothing_is_dropped(kind) {
-        let limits = Limits { pending_max: 3, payload_bytes_max: 100 };
+        let limits = Limits { pending_max: 3, payload_bytes_max: 100, ..Limits::default() };
         let kit = kit(kind).workflow(batcher()).limits(limits).start().await?;
         let options = aldis::run::StartOptions { not_before: Some(kit.now() + secs(60)), ..Default::default() };
         let (run, _) = kit.start("batcher", aldis::payload::Payload::null(), options).await?;

@@ -1,0 +1,176 @@
+//! Inputs to threads, at the door: checked, given both of their forms, and routed by the store.
+
+use serde_json::Value;
+
+use super::{CatalogueError, Door};
+use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
+use crate::message::{Attributes, Chunks, Message, NewSignal, Refused, ThreadSignal};
+use crate::payload::{Payload, TooLarge, Unencodable};
+use crate::store::{self, Form, Input, NewTurn, NotReceived, Received};
+use crate::thread::{Branch, IfActive, IfIdle, InvalidResource, Routing, check_resource, turn_of};
+
+/// Which thread an input is for, and which agent is to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct To {
+    /// The thread's namespace.
+    pub namespace: Namespace,
+    /// The thread.
+    pub thread: ThreadId,
+    /// The thread's owner.
+    pub resource: String,
+    /// The agent.
+    pub agent: String,
+}
+
+/// What the sender of an input asks (T7.1).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SendOptions {
+    /// While the agent has the thread.
+    pub if_active: IfActive,
+    /// Attributes that are merged then.
+    pub active_attributes: Attributes,
+    /// While it has not.
+    pub if_idle: IfIdle,
+    /// Attributes that are merged then.
+    pub idle_attributes: Attributes,
+    /// What is asked of the turn that it begins; nothing if null.
+    pub turn: Value,
+    /// A queued message: a turn of its own (T9.2).
+    pub queue: bool,
+    /// The sender's label of a queued message (T9.10).
+    pub owner: Option<String>,
+    /// A repeat with the same key within a day is the same input (T20.5).
+    pub idempotency_key: Option<String>,
+    /// Only if this run has the thread (T2.2).
+    pub only_run: Option<RunId>,
+}
+
+/// Why an input was not accepted. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// No such agent is declared here.
+    #[error("Agent with id {agent} not found{}", if known.is_empty() { String::new() } else { format!("; here are: {}", known.join(", ")) })]
+    UnknownAgent {
+        /// As it was asked for.
+        agent: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The thread's owner has no usable name.
+    #[error(transparent)]
+    Resource(#[from] InvalidResource),
+    /// It breaks a rule of signals.
+    #[error(transparent)]
+    Signal(#[from] Refused),
+    /// It is too large.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// It has no JSON form.
+    #[error(transparent)]
+    Unencodable(#[from] Unencodable),
+    /// The thread does not take it.
+    #[error(transparent)]
+    NotReceived(#[from] NotReceived),
+    /// What is known of workflows cannot be used.
+    #[error(transparent)]
+    Catalogue(CatalogueError),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Door {
+    /// Has the store take an input to a thread; `keys` are two of this process's own block.
+    ///
+    /// Names, sizes and both branches' attributes are checked first, whatever is asked (T3.17).
+    ///
+    /// # Errors
+    /// [`InputError`]; nothing was written.
+    pub async fn receive(
+        &self,
+        keys: (ThreadKey, RunKey),
+        to: To,
+        signal: NewSignal,
+        options: SendOptions,
+    ) -> Result<(ThreadSignal, Received), InputError> {
+        check_resource(&to.resource)?;
+        signal.check(&self.limits.signals, &[&options.active_attributes, &options.idle_attributes])?;
+        let workflow = turn_of(&to.agent);
+        let version = match self.catalogue.newest(&self.store, &workflow).await {
+            Ok(known) => known.version(),
+            Err(CatalogueError::Unknown(unknown)) => {
+                let names = unknown.registered.iter().filter_map(|tag| tag.strip_prefix("turn:")?.split(' ').next());
+                let known = names.map(str::to_owned).collect();
+                return Err(InputError::UnknownAgent { agent: to.agent, known });
+            }
+            Err(e) => return Err(InputError::Catalogue(e)),
+        };
+        let at = self.clock.now();
+        let turn_id = RunId::generate();
+        let digest = signal.digest();
+        let id = signal.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let active = signal.clone().accept(id.clone(), at, &options.active_attributes);
+        let idle = signal.accept(id.clone(), at, &options.idle_attributes);
+        let limit = self.limits.payload_bytes_max;
+        let turn =
+            Payload::of(&options.turn)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
+        let transient = active.transient;
+        let persist_nothing = |routing: Routing| match transient {
+            // There is nothing that could be kept (T3.21).
+            true => Routing {
+                if_active: if routing.if_active == IfActive::Persist { IfActive::Discard } else { routing.if_active },
+                if_idle: if routing.if_idle == IfIdle::Persist { IfIdle::Discard } else { routing.if_idle },
+                ..routing
+            },
+            false => routing,
+        };
+        let input = Input {
+            thread_key: keys.0,
+            only_run: options.only_run,
+            id,
+            key: options.idempotency_key,
+            digest,
+            category: active.category.word(),
+            routing: persist_nothing(Routing {
+                if_active: options.if_active,
+                if_idle: options.if_idle,
+                queue: options.queue,
+            }),
+            owner: options.owner,
+            active: form(&to, &active, &turn_id)?,
+            idle: form(&to, &idle, &turn_id)?,
+            turn: NewTurn {
+                run: keys.1,
+                id: turn_id,
+                seed: uuid::Uuid::new_v4(),
+                workflow,
+                version,
+                options: turn,
+                follow_ups: self.limits.follow_ups_max,
+            },
+            at,
+            pending_max: i64::from(self.limits.pending_max),
+            namespace: to.namespace,
+            thread: to.thread,
+            resource: to.resource,
+            agent: to.agent,
+        };
+        let received = self.store.receive(input).await??;
+        let signal = match received.branch {
+            Branch::Active => active,
+            Branch::Idle => idle,
+        };
+        Ok((ThreadSignal { accepted_at: received.accepted_at, ..signal }, received))
+    }
+}
+
+/// What is stored if a branch holds.
+fn form(to: &To, signal: &ThreadSignal, run: &RunId) -> Result<Form, Unencodable> {
+    let row = Message::of_signal(0, signal.clone(), signal.accepted_at).to_row(to.thread.as_str(), &to.resource);
+    let shown = Chunks::of(run.as_str()).persisted(&to.agent, signal);
+    Ok(Form {
+        signal: Payload::of(signal)?,
+        row: Payload::of(&row)?,
+        shown: shown.iter().map(Payload::of).collect::<Result<_, _>>()?,
+    })
+}

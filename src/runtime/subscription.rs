@@ -1,0 +1,159 @@
+//! A subscription to a thread: its chunks in order, without a gap and without a repeat, from a cursor on (section 11).
+//!
+//! A subscriber is a cursor and a bell. What it has not seen it reads from the store, so one that is slow costs nobody
+//! anything, and one that comes back goes on where it was, on whatever process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Error;
+use super::client::Client;
+use super::thread::ThreadHandle;
+use crate::id::ThreadKey;
+use crate::message::{Category, HideSignals};
+use crate::store::NEW_THREADS;
+
+/// How many chunks are read at once.
+const PAGE: usize = 256;
+
+/// How far back the beginning of a run is looked for.
+const LOOK_BACK: usize = 10_000;
+
+/// How long a subscriber sleeps at the most before it looks again.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Since {
+    /// With the first chunk of the run that has the thread, if one has it; else with what comes (T11.3).
+    #[default]
+    CurrentRun,
+    /// After the chunk with this cursor (T11.10); 0 for all that is kept.
+    Cursor(i64),
+    /// With what comes.
+    Now,
+}
+
+/// A chunk of a thread's stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Its place: give it to go on after it.
+    pub cursor: i64,
+    /// The chunk.
+    pub chunk: Arc<Value>,
+}
+
+/// A subscription to a thread. Dropping it ends it, and nothing else (T11.6).
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+    thread: ThreadHandle,
+    since: Since,
+    /// The thread, once it is there, and the cursor of the last chunk that was read.
+    at: Option<(ThreadKey, i64)>,
+    read: VecDeque<Seen>,
+    hides: HideSignals,
+}
+
+impl Subscription {
+    pub(super) fn new(client: Client, thread: ThreadHandle, since: Since) -> Self {
+        client.listens();
+        Self { client, thread, since, at: None, read: VecDeque::new(), hides: HideSignals::None }
+    }
+
+    /// Leaves out the echoes of some signals (T6.9).
+    #[must_use]
+    pub fn hiding(mut self, hides: HideSignals) -> Self {
+        self.hides = hides;
+        self
+    }
+
+    /// Finds where it begins, so that nothing that comes later is missed; none if the thread is not there yet. The first
+    /// [`Subscription::next`] does it otherwise.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store cannot be read.
+    pub async fn ready(&mut self) -> Result<Option<i64>, Error> {
+        if self.at.is_none() {
+            self.at = self.begin().await?;
+            if self.at.is_none() && self.since != Since::CurrentRun {
+                // Whatever is shown there once it is made, comes later than now.
+                self.since = Since::Cursor(0);
+            }
+        }
+        Ok(self.at.map(|(_, cursor)| cursor))
+    }
+
+    /// The next chunk; waits for it.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store cannot be read. It may be called again.
+    pub async fn next(&mut self) -> Result<Seen, Error> {
+        loop {
+            if let Some(seen) = self.read.pop_front() {
+                if self.is_hidden(&seen.chunk) {
+                    continue;
+                }
+                return Ok(seen);
+            }
+            let store = self.client.store().clone();
+            // The bell first: what comes after it is heard, what came before it is read.
+            let key = self.at.map_or(NEW_THREADS, |(thread, _)| thread.0);
+            let bell = store.flows(key);
+            let rung = bell.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            if self.ready().await?.is_some() && self.fill().await? {
+                continue;
+            }
+            if self.at.is_some_and(|(thread, _)| thread.0 != key) {
+                continue;
+            }
+            tokio::select! {
+                () = rung => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<bool, Error> {
+        let Some((thread, cursor)) = &mut self.at else { return Ok(false) };
+        for read in self.client.store().chunks(*thread, *cursor, PAGE).await? {
+            *cursor = read.offset;
+            let chunk = read.value.read::<Value>().unwrap_or_default();
+            self.read.push_back(Seen { cursor: read.offset, chunk: Arc::new(chunk) });
+        }
+        Ok(!self.read.is_empty())
+    }
+
+    async fn begin(&self) -> Result<Option<(ThreadKey, i64)>, Error> {
+        let Some(thread) = self.thread.find().await? else { return Ok(None) };
+        let store = self.client.store();
+        let cursor = match (self.since, &thread.current) {
+            (Since::Cursor(cursor), _) => cursor,
+            (Since::CurrentRun, Some(current)) => {
+                let chunks = store.last_chunks(thread.key, LOOK_BACK).await?;
+                let of_run = |value: &Value| value["runId"].as_str() == Some(current.run.as_str());
+                let first = chunks.iter().find(|chunk| chunk.value.read().is_ok_and(|value: Value| of_run(&value)));
+                match first {
+                    Some(first) => first.offset - 1,
+                    // It has not said anything yet.
+                    None => chunks.last().map_or(0, |last| last.offset),
+                }
+            }
+            (Since::Now | Since::CurrentRun, _) => {
+                store.last_chunks(thread.key, 1).await?.last().map_or(0, |last| last.offset)
+            }
+        };
+        Ok(Some((thread.key, cursor)))
+    }
+
+    fn is_hidden(&self, chunk: &Value) -> bool {
+        let is_echo = matches!(chunk["type"].as_str(), Some("data-user-message" | "data-signal"));
+        let category = chunk["data"]["type"].as_str().and_then(|word| Category::of_word(word).ok());
+        is_echo && category.is_some_and(|category| self.hides.hides(category))
+    }
+}

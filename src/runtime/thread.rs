@@ -1,0 +1,329 @@
+//! One thread, from outside: what may be sent to it, its history, and who waits for an answer.
+
+use serde_json::Value;
+
+use super::Error;
+use super::client::Client;
+use super::subscription::{Since, Subscription};
+use crate::agent::TurnOptions;
+use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
+use crate::intake::{SendOptions, SignalError, ToThread};
+use crate::message::{Contents, Message, NewSignal, Shown, ThreadSignal};
+use crate::payload::Payload;
+use crate::signal::{Accepted, Refused, SignalKind};
+use crate::store::{self, Received, WaitingCall, Window};
+use crate::thread::{Route, Thread};
+use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered};
+
+/// An agent, as one talks to it: `aldis.agent("support").thread("t-1", "ann")?.send("Hello").await?`.
+#[derive(Debug, Clone)]
+pub struct AgentHandle {
+    client: Client,
+    agent: String,
+}
+
+impl AgentHandle {
+    pub(super) fn new(client: Client, agent: impl Into<String>) -> Self {
+        Self { client, agent: agent.into() }
+    }
+
+    /// A thread of this agent with its owner. It is made by the first input that it accepts.
+    ///
+    /// # Errors
+    /// If the text cannot be an id.
+    pub fn thread(&self, id: &str, resource: impl Into<String>) -> Result<ThreadHandle, Error> {
+        self.thread_in(&Namespace::default(), id, resource)
+    }
+
+    /// The same, in a namespace.
+    ///
+    /// # Errors
+    /// If the text cannot be an id.
+    pub fn thread_in(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+        resource: impl Into<String>,
+    ) -> Result<ThreadHandle, Error> {
+        let to = ToThread {
+            namespace: namespace.clone(),
+            thread: ThreadId::parse(id)?,
+            resource: resource.into(),
+            agent: self.agent.clone(),
+        };
+        Ok(ThreadHandle { client: self.client.clone(), to })
+    }
+}
+
+/// A thread, its owner, and the agent that answers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ThreadHandle {
+    client: Client,
+    to: ToThread,
+}
+
+/// What became of an input (T8.1). It is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The input as it was accepted: its id, its attributes merged, its times.
+    pub signal: ThreadSignal,
+    /// Where it went.
+    pub action: Action,
+    /// The run that takes it; none if no run does.
+    pub run: Option<RunId>,
+    /// Whether it had been accepted before: nothing was added (T20.4).
+    pub repeat: bool,
+}
+
+/// Where an input went, as senders are told (T8.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It begins a run.
+    Wake,
+    /// A run that is there, or that will follow it, takes it.
+    Deliver,
+    /// Into the history.
+    Persist,
+    /// Nowhere.
+    Discard,
+}
+
+/// An answer to a call that waits for somebody.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    /// Whether it may run.
+    pub approved: bool,
+    /// Why, for the model.
+    pub reason: Option<String>,
+    /// For a call that had suspended itself: what it goes on with.
+    pub resume: Option<Value>,
+}
+
+impl ThreadHandle {
+    /// The thread's id.
+    #[must_use]
+    pub fn id(&self) -> &ThreadId {
+        &self.to.thread
+    }
+
+    // Sending.
+
+    /// Sends a message (T9.1): it wakes the agent, or is taken by the run that is under way.
+    ///
+    /// # Errors
+    /// If it breaks a rule of signals, the agent is not known, or the thread is somebody else's. Nothing was written.
+    pub async fn send(&self, contents: impl Into<Contents>) -> Result<Sent, Error> {
+        self.send_with(NewSignal::user(contents), SendOptions::default()).await
+    }
+
+    /// Sends a message that gets a run of its own, after those before it (T9.2).
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::send`].
+    pub async fn queue(&self, contents: impl Into<Contents>) -> Result<Sent, Error> {
+        self.send_with(NewSignal::user(contents), SendOptions { queue: true, ..SendOptions::default() }).await
+    }
+
+    /// Sends a signal of any category (T3.11).
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::send`].
+    pub async fn signal(&self, signal: NewSignal) -> Result<Sent, Error> {
+        self.send_with(signal, SendOptions::default()).await
+    }
+
+    /// Sends a signal with all that can be asked. Once this returns it is durable.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::send`].
+    pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
+        let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options).await?;
+        Ok(Sent::of(signal, received))
+    }
+
+    /// Options of a turn as [`SendOptions`] wants them.
+    ///
+    /// # Errors
+    /// If they have no JSON form.
+    pub fn turn(options: &TurnOptions) -> Result<Value, Error> {
+        Ok(Payload::of(options)?.read().unwrap_or_default())
+    }
+
+    // Stopping and answering.
+
+    /// Ends the run that has the thread; with `expected`, only if it is that one (T12.1, T12.5). False if there was
+    /// nothing to end. What waits goes on with the next run (T12.4).
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store does not take it.
+    pub async fn abort(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        let Some(thread) = self.find().await? else { return Ok(false) };
+        let Some(current) = thread.current.filter(|current| expected.is_none_or(|it| *it == current.run)) else {
+            return Ok(false);
+        };
+        let run = self.client.find_in(&self.to.namespace, current.run.as_str()).await?;
+        let asked = Payload::of(&Abort { by: by.to_owned() })?;
+        match run.send(SignalKind::Signal, ABORT.name(), asked, Some(ABORT.name().to_owned())).await {
+            Ok(accepted) => Ok(matches!(accepted, Accepted::New { .. })),
+            Err(Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Lets a call run that waits for approval, or declines it (T13.3). The first answer stands, and a repeat of it gets
+    /// the same acknowledgement (T13.10): the run that goes on.
+    ///
+    /// # Errors
+    /// [`Error::NotWaiting`], [`Error::AnsweredOtherwise`].
+    pub async fn answer(&self, call: &str, answer: Answer) -> Result<RunId, Error> {
+        let thread = self.require().await?;
+        let not_waiting = || Error::NotWaiting { thread: self.to.thread.to_string(), call: call.to_owned() };
+        let found =
+            self.client.store().calls_named(thread.key, call).await?.into_iter().next().ok_or_else(not_waiting)?;
+        let WaitingCall { run, run_id, settled, .. } = found;
+        let handle = self.client.by_key(run).await?;
+        let update = format!("answer:{call}");
+        let answer = CallAnswer {
+            call: call.to_owned(),
+            approved: answer.approved,
+            reason: answer.reason,
+            resume: answer.resume,
+        };
+        if settled && self.client.store().reply(run, &update).await?.is_none() {
+            return Err(not_waiting());
+        }
+        let sent = handle.send(SignalKind::Update, ANSWER.name(), Payload::of(&answer)?, Some(update.clone())).await;
+        match sent {
+            Ok(Accepted::New { .. }) => return Ok(run_id),
+            Ok(Accepted::Already { .. }) | Err(Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => {}
+            Err(e) => return Err(e),
+        }
+        let reply = match self.client.store().reply(run, &update).await? {
+            Some(reply) => reply,
+            None => handle.reply(&update).await.map_err(|_| not_waiting())?,
+        };
+        match reply.read::<CallAnswered>() {
+            Ok(CallAnswered::Taken(first)) if first == answer => Ok(run_id),
+            Ok(CallAnswered::Taken(_)) => Err(Error::AnsweredOtherwise { call: call.to_owned() }),
+            Ok(CallAnswered::NotWaiting) | Err(_) => Err(not_waiting()),
+        }
+    }
+
+    /// Lets a call run.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::answer`].
+    pub async fn approve(&self, call: &str) -> Result<RunId, Error> {
+        self.answer(call, Answer { approved: true, ..Answer::default() }).await
+    }
+
+    /// Declines a call.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::answer`].
+    pub async fn decline(&self, call: &str, reason: Option<String>) -> Result<RunId, Error> {
+        self.answer(call, Answer { approved: false, reason, resume: None }).await
+    }
+
+    /// The calls that wait for an answer.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store cannot be read.
+    pub async fn waiting(&self) -> Result<Vec<WaitingCall>, Error> {
+        match self.find().await? {
+            Some(thread) => Ok(self.client.store().waiting_calls(Some(thread.key), 1_000).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    // Looking.
+
+    /// The thread as it stands; none if nothing was accepted for it yet.
+    ///
+    /// # Errors
+    /// [`Error::ForeignThread`] if it is somebody else's (T2.3).
+    pub async fn find(&self) -> Result<Option<Thread>, Error> {
+        let found = self.client.store().thread(&self.to.namespace, &self.to.thread).await?;
+        match found {
+            Some(thread) if thread.resource != self.to.resource => {
+                Err(Error::ForeignThread { thread: self.to.thread.to_string() })
+            }
+            found => Ok(found),
+        }
+    }
+
+    async fn require(&self) -> Result<Thread, Error> {
+        self.find().await?.ok_or_else(|| Error::UnknownThread { thread: self.to.thread.to_string() })
+    }
+
+    /// Messages of the history, in its order. A row that cannot be read is left out, with a warning.
+    ///
+    /// # Errors
+    /// [`Error::UnknownThread`], [`Error::ForeignThread`].
+    pub async fn history(&self, window: Window) -> Result<Vec<Message>, Error> {
+        let thread = self.require().await?;
+        let rows = self.client.store().messages(thread.key, window).await?;
+        Ok(rows.iter().filter_map(message_of).collect())
+    }
+
+    /// The history as people read it (T6.7 to T6.9).
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::history`].
+    pub async fn shown(&self, window: Window, include_reminders: bool) -> Result<Vec<Shown>, Error> {
+        Ok(Message::shown(&self.history(window).await?, include_reminders))
+    }
+
+    /// What its runs say, as it comes: of the run that has the thread from its first chunk on, or what follows a cursor
+    /// (T11.3, T11.10). It waits for a thread that is not there yet (T11.2), and has no end of its own.
+    #[must_use]
+    pub fn subscribe(&self, since: Since) -> Subscription {
+        Subscription::new(self.client.clone(), self.clone(), since)
+    }
+}
+
+/// A row of the history as a message; none, with a warning, if it is none.
+fn message_of(row: &store::Message) -> Option<Message> {
+    let json: Value = row.content.read().ok()?;
+    Message::of_row(row.seq, &json)
+        .inspect_err(|error| tracing::warn!(seq = row.seq, %error, "a message of the history is left out"))
+        .ok()
+}
+
+impl Sent {
+    fn of(signal: ThreadSignal, received: Received) -> Self {
+        let action = match received.route {
+            Route::Wake => Action::Wake,
+            Route::Deliver | Route::Queue => Action::Deliver,
+            Route::Persist => Action::Persist,
+            Route::Discard => Action::Discard,
+        };
+        Self { signal, action, run: received.run, repeat: received.repeat }
+    }
+}
+
+impl Client {
+    /// An agent to talk to, here or in another process.
+    #[must_use]
+    pub fn agent(&self, name: impl Into<String>) -> AgentHandle {
+        AgentHandle::new(self.clone(), name)
+    }
+
+    /// Threads, the one that was changed last first; of one resource, or of all.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn threads(&self, resource: Option<&str>, offset: usize, limit: usize) -> Result<Vec<Thread>, Error> {
+        Ok(self.inner.store.threads(&Namespace::default(), resource, offset, limit).await?)
+    }
+
+    /// The calls that wait for an answer, of all threads.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn waiting_calls(&self, limit: usize) -> Result<Vec<WaitingCall>, Error> {
+        Ok(self.inner.store.waiting_calls(None, limit).await?)
+    }
+}

@@ -1,0 +1,11 @@
+//! Threads, turns and agents, seen from outside: scenarios on both databases, with rules cited by their numbers.
+
+#[macro_use]
+mod support;
+
+#[path = "threads/common.rs"]
+mod common;
+#[path = "threads/talk.rs"]
+mod talk;
+#[path = "threads/tools.rs"]
+mod tools;

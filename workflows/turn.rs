@@ -1,0 +1,567 @@
+//! The turn: an agent answers on a thread. It takes what has arrived, asks the model, runs the tools that the model calls,
+//! takes what has arrived meanwhile, and goes on until there is nothing more to say (threads-and-signals 10).
+//!
+//! Every model call and every tool call is a step. What arrives after the last look begins the next turn, in the commit
+//! that ends this one: the store sees to that, whatever way the turn ends.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aldis::agent::model::Usage;
+use aldis::agent::{Agents, Ask, Asked, Call, Called, Plan, TurnOptions};
+use aldis::clock::Instant;
+use aldis::message::{
+    ABORTED, Approval, AssistantPart, CallState, Chunks, DENIED, Finished, Invocation, Message, Reply, ReplyPart,
+    ThreadSignal, Tokens, ToolCall,
+};
+use aldis::payload::Payload;
+use aldis::thread::{INPUT as INPUT_NAME, NewCall, TurnInput, turn_of};
+use aldis::workflow::{Crew, Raced, Request, ThreadDesk};
+use aldis::{Context, Failure, Signal, Step, StepContext, StepError, Update, Workflow};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What is delivered to a turn that is under way.
+pub const INPUT: Signal<ThreadSignal> = Signal::new(INPUT_NAME);
+
+/// Ends a turn (T12.1).
+pub const ABORT: Signal<Abort> = Signal::new("abort");
+
+/// Answers a call that waits for somebody outside (T13.3).
+pub const ANSWER: Update<CallAnswer, CallAnswered> = Update::new("answer");
+
+/// The built-in retries of a model call: about two minutes, and longer where the provider asks for it.
+const MODEL: Step<Ask, Asked> =
+    Step::new("model").attempts(5).backoff(Duration::from_secs(1), 2.0, Duration::from_secs(60)).jitter(0.2);
+const TOOL: Step<Call, Called> = Step::new("tool");
+const SALVAGE: Step<u32, String> = Step::new("salvage");
+
+/// Who ends a turn, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Abort {
+    /// Who asked.
+    pub by: String,
+}
+
+/// An answer to a call that waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CallAnswer {
+    /// The call.
+    pub call: String,
+    /// Whether it may run.
+    pub approved: bool,
+    /// Why, for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For a call that had suspended itself: what it goes on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Value>,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallAnswered {
+    /// The call goes on with this one; a repeat hears the same (T13.10).
+    Taken(CallAnswer),
+    /// No such call waits here.
+    NotWaiting,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Turned {
+    /// Why it ended: `stop`, `tool-calls`, `length`, `aborted`, …
+    pub reason: String,
+    /// How many steps it had.
+    pub steps: u32,
+    /// The text of its last message.
+    pub text: String,
+}
+
+/// The workflow that answers for an agent.
+///
+/// The name lives as long as the program: there are as many as there are agents.
+#[must_use]
+pub fn workflow(agents: &Agents, agent: &str) -> Workflow {
+    let agents = agents.clone();
+    let name: &'static str = String::leak(turn_of(agent));
+    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER)
+}
+
+async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, Failure> {
+    let turn = Turn::new(&cx, input, agents)?;
+    turn.open(&cx).await?;
+    let ended = match cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT)).await {
+        Raced::First(worked) => worked,
+        Raced::Second(Ok(_)) => return turn.aborted(&cx).await,
+        Raced::Second(Err(cancelled)) => Err(cancelled.into()),
+    };
+    if let Err(failure) = &ended {
+        if cx.is_cancelled() {
+            turn.cut_short(String::new(), cx.now());
+            turn.thread.show(&turn.chunks.abort());
+        } else {
+            let name = failure.code.clone().unwrap_or_else(|| "Error".to_owned());
+            turn.thread.show(&turn.chunks.error(&name, &failure.message));
+        }
+    }
+    ended
+}
+
+/// A turn under way. Clones are the same turn.
+#[derive(Clone)]
+struct Turn {
+    thread: ThreadDesk,
+    chunks: Chunks,
+    agents: Agents,
+    input: Arc<TurnInput>,
+    options: Arc<TurnOptions>,
+    so_far: Arc<Mutex<SoFar>>,
+}
+
+/// How far it has come.
+struct SoFar {
+    /// The assistant message that is being written.
+    message: String,
+    reply: Reply,
+    /// Whether it stands in the history already.
+    written: bool,
+    steps: u32,
+    usage: Usage,
+    model: String,
+    response: Option<String>,
+    /// The last step's text and calls.
+    text: String,
+    calls: Vec<Value>,
+}
+
+impl Turn {
+    fn new(cx: &Context, input: TurnInput, agents: Agents) -> Result<Self, Failure> {
+        let options: TurnOptions = match input.options.as_str() {
+            "null" => TurnOptions::default(),
+            _ => input.options.read().map_err(|e| Failure::new(format!("the turn's options: {e}")).not_retryable())?,
+        };
+        let so_far = SoFar {
+            message: cx.uuid().to_string(),
+            reply: Reply::default(),
+            written: false,
+            steps: 0,
+            usage: Usage::default(),
+            model: String::new(),
+            response: None,
+            text: String::new(),
+            calls: Vec::new(),
+        };
+        Ok(Self {
+            thread: cx.thread(&input),
+            chunks: Chunks::of(cx.run().as_str()),
+            agents,
+            input: Arc::new(input),
+            options: Arc::new(options),
+            so_far: Arc::new(Mutex::new(so_far)),
+        })
+    }
+
+    fn so_far(&self) -> std::sync::MutexGuard<'_, SoFar> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the turn begins with, and what has joined it since, enters the transcript (T10.5, T10.10).
+    async fn open(&self, cx: &Context) -> Result<(), Failure> {
+        let message = self.so_far().message.clone();
+        self.thread.show(&self.chunks.start(&self.input.agent, &message));
+        let mut first = Vec::with_capacity(self.input.first.len());
+        for signal in &self.input.first {
+            first.push(signal.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?);
+        }
+        self.enter(first, cx.now());
+        let joined = cx.try_signals(&INPUT).await?;
+        if !joined.is_empty() {
+            self.enter(joined, cx.now());
+            self.so_far().message = cx.uuid().to_string();
+        }
+        Ok(())
+    }
+
+    /// Signals enter the transcript, each echoed, in this order (T6.4).
+    fn enter(&self, signals: Vec<ThreadSignal>, at: Instant) {
+        for signal in signals {
+            let signal = signal.entered(at);
+            self.thread.show(&self.chunks.echo(&signal));
+            self.thread.add(&Message::of_signal(0, signal, at));
+        }
+    }
+
+    /// The loop of steps (T10.1).
+    async fn work(self, cx: Context) -> Result<Turned, Failure> {
+        loop {
+            let asked = self.ask(&cx).await?;
+            let elsewhere = self.run_calls(&cx, &asked).await?;
+            // Stop conditions first: what is not taken here begins the next turn (T10.7).
+            let steps = self.so_far().steps;
+            let may_continue = steps < asked.steps_max && !elsewhere;
+            let taken = if may_continue { cx.try_signals(&INPUT).await? } else { Vec::new() };
+            let continued = may_continue && (!asked.plans.is_empty() || !taken.is_empty());
+            let reason = if taken.is_empty() { asked.reply.finish.word().to_owned() } else { "other".to_owned() };
+            self.write(cx.now());
+            let closed = self.so_far().message.clone();
+            let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
+            if let Some(next) = &next {
+                self.enter(taken, cx.now());
+                let mut so_far = self.so_far();
+                so_far.message.clone_from(next);
+                so_far.reply = Reply::default();
+                so_far.written = false;
+            }
+            let ended = Ended { reason: &reason, continued, next: next.as_deref() };
+            self.thread.show(&self.finished(&closed, ended, Some(asked.reply.usage), cx.now(), Chunks::step_finish));
+            if !continued {
+                let ended = Ended { reason: &reason, continued: false, next: None };
+                self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
+                let so_far = self.so_far();
+                return Ok(Turned { reason, steps, text: so_far.text.clone() });
+            }
+        }
+    }
+
+    /// Asks the model, once it is durable that it is asked.
+    async fn ask(&self, cx: &Context) -> Result<Asked, Failure> {
+        let ask = {
+            let mut so_far = self.so_far();
+            so_far.steps += 1;
+            let (agent, message) = (self.input.agent.clone(), so_far.message.clone());
+            Ask { agent, step: so_far.steps, message, at: cx.now() }
+        };
+        self.thread.show(&self.chunks.step_start(&ask.message, ask.step, false, ask.at));
+        let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));
+        let body = move |cx: StepContext, ask: Ask| {
+            let (agents, options) = (agents.clone(), Arc::clone(&options));
+            async move { agents.ask(cx, ask, (*options).clone()).await }
+        };
+        let asked = cx.step(&MODEL, ask, body).await?;
+        for chunk in asked.unseen(&self.chunks) {
+            self.thread.show(&chunk);
+        }
+        let mut so_far = self.so_far();
+        so_far.text = asked.reply.text();
+        so_far.calls.clear();
+        so_far.usage += asked.reply.usage;
+        so_far.model.clone_from(&asked.reply.model_id);
+        so_far.response.clone_from(&asked.reply.response_id);
+        let begins = json!({ "type": "step-start" });
+        so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+        for part in &asked.reply.parts {
+            if let AssistantPart::Call(call) = part {
+                self.thread.show(&self.chunks.tool_call(call));
+                let named = json!({ "toolCallId": call.id, "toolName": call.name, "args": call.arguments });
+                so_far.calls.push(named);
+            }
+            so_far.reply.parts.push(part_of(part));
+        }
+        Ok(asked)
+    }
+
+    /// Runs what the model has called, and waits for those whom that needs. True if a call is the client's to run.
+    async fn run_calls(&self, cx: &Context, asked: &Asked) -> Result<bool, Failure> {
+        let calls: Vec<&ToolCall> = asked.reply.calls().collect();
+        if calls.is_empty() {
+            return Ok(false);
+        }
+        let mut running = Running { turn: self, crew: cx.crew(), next: Vec::new(), waiting: Vec::new() };
+        let mut elsewhere = false;
+        for (call, plan) in calls.iter().copied().zip(&asked.plans) {
+            match plan {
+                Plan::Run => running.next.push((call.clone(), None)),
+                Plan::Approve { expires_after_ms } => running.suspend(cx, call, None, *expires_after_ms),
+                Plan::Elsewhere => elsewhere = true,
+                Plan::Refuse { error } => self.settle(&call.id, CallState::Failed(Value::from(error.as_str())), None),
+            }
+        }
+        running.next.reverse();
+        // The calls are in the history while they are under way, and while somebody is asked.
+        self.write(cx.now());
+        running.all(cx, asked.calls_at_once).await?;
+        // Results are shown together, in the model's order (T13.1a).
+        let so_far = self.so_far();
+        for call in calls {
+            let invocation = so_far.reply.parts.iter().rev().find_map(|part| match part {
+                ReplyPart::Tool(invocation) if invocation.call.id == call.id => Some(invocation),
+                _ => None,
+            });
+            if let Some(Invocation { state, approval, .. }) = invocation
+                && let Some(chunk) = self.chunks.tool_result(call, state, approval.as_ref())
+            {
+                self.thread.show(&chunk);
+            }
+        }
+        Ok(elsewhere)
+    }
+
+    /// Notes what a call came to.
+    fn settle(&self, call: &str, to: CallState, answered: Option<Approval>) {
+        let mut so_far = self.so_far();
+        let invocation = so_far.reply.parts.iter_mut().rev().find_map(|part| match part {
+            ReplyPart::Tool(invocation) if invocation.call.id == call => Some(invocation),
+            _ => None,
+        });
+        if let Some(invocation) = invocation {
+            invocation.state = to;
+            if answered.is_some() {
+                invocation.approval = answered;
+            }
+        }
+    }
+
+    /// Writes the assistant message into the history, or what has become of it.
+    fn write(&self, at: Instant) {
+        let mut so_far = self.so_far();
+        if so_far.reply.parts.is_empty() {
+            return;
+        }
+        let message = Message::of_reply(0, so_far.message.clone(), so_far.reply.clone(), at);
+        if std::mem::replace(&mut so_far.written, true) {
+            self.thread.rewrite(&message);
+        } else {
+            self.thread.add(&message);
+        }
+    }
+
+    fn finished(
+        &self,
+        message: &str,
+        ended: Ended<'_>,
+        usage: Option<Usage>,
+        at: Instant,
+        chunk: impl Fn(&Chunks, &Finished<'_>) -> Value,
+    ) -> Value {
+        let so_far = self.so_far();
+        let usage = usage.unwrap_or(so_far.usage);
+        let finished = Finished {
+            message,
+            reason: ended.reason,
+            continued: ended.continued,
+            next_message: ended.next,
+            text: &so_far.text,
+            calls: so_far.calls.clone(),
+            tokens: Tokens { input: usage.input, output: usage.output, total: usage.total },
+            response: so_far.response.as_deref(),
+            model: &so_far.model,
+            at,
+        };
+        chunk(&self.chunks, &finished)
+    }
+
+    /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
+    async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
+        let steps = self.so_far().steps;
+        // What subscribers have seen of an answer under way is in no step's result.
+        let seen = cx.step(&SALVAGE, steps, |cx, _| async move { cx.shown_text().await }).await?;
+        self.cut_short(seen, cx.now());
+        self.thread.show(&self.chunks.abort());
+        let text = self.so_far().text.clone();
+        Ok(Turned { reason: ABORTED.to_owned(), steps, text })
+    }
+
+    /// Closes the assistant message as it stands: a call without a result is closed with it, when the history is read.
+    fn cut_short(&self, seen: String, at: Instant) {
+        {
+            let mut so_far = self.so_far();
+            if !seen.is_empty() {
+                so_far.reply.parts.push(ReplyPart::text(seen.clone()));
+                so_far.text = seen;
+            }
+            so_far.reply = std::mem::take(&mut so_far.reply).cut_short();
+        }
+        self.write(at);
+    }
+}
+
+/// How a step ended.
+#[derive(Clone, Copy)]
+struct Ended<'a> {
+    reason: &'a str,
+    continued: bool,
+    next: Option<&'a str>,
+}
+
+fn part_of(part: &AssistantPart) -> ReplyPart {
+    match part {
+        AssistantPart::Text(text) => ReplyPart::text(text.clone()),
+        AssistantPart::Reasoning { text, signature } => ReplyPart::Reasoning {
+            text: text.clone(),
+            signature: signature.clone(),
+            provider_options: serde_json::Map::new(),
+        },
+        AssistantPart::Call(call) => {
+            ReplyPart::Tool(Invocation { call: call.clone(), state: CallState::Open, approval: None })
+        }
+    }
+}
+
+/// The calls of one step, while they run and wait.
+struct Running<'t> {
+    turn: &'t Turn,
+    crew: Crew<(ToolCall, Result<Called, StepError>)>,
+    /// Calls to begin, with what they are resumed with; the next one last.
+    next: Vec<(ToolCall, Option<Value>)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A call that waits for somebody.
+struct Waiting {
+    call: ToolCall,
+    /// What it was suspended with; none if it waits for approval.
+    suspended_with: Option<Value>,
+    expires_at: Option<Instant>,
+}
+
+/// What happens next to the calls of a step.
+enum Happens {
+    /// One has ended.
+    Ended(Option<(ToolCall, Result<Called, StepError>)>),
+    /// Somebody has answered.
+    Answered(Request<CallAnswer, CallAnswered>),
+    /// Time is up for some.
+    Expired,
+}
+
+impl Running<'_> {
+    /// Until all are settled.
+    async fn all(&mut self, cx: &Context, at_once: usize) -> Result<(), Failure> {
+        loop {
+            while self.crew.running() < at_once
+                && let Some((call, resume)) = self.next.pop()
+            {
+                self.begin(cx, call, resume);
+            }
+            if self.crew.running() == 0 && self.waiting.is_empty() {
+                return Ok(());
+            }
+            match self.happens(cx).await? {
+                Happens::Ended(Some((call, called))) => self.ended(cx, &call, called)?,
+                Happens::Ended(None) => {}
+                Happens::Answered(request) => self.answered(request),
+                Happens::Expired => self.expire(cx.now()),
+            }
+        }
+    }
+
+    async fn happens(&mut self, cx: &Context) -> Result<Happens, Failure> {
+        if self.waiting.is_empty() {
+            return Ok(Happens::Ended(self.crew.done().await));
+        }
+        let answer = cx.update(&ANSWER);
+        let expiry = self.waiting.iter().filter_map(|it| it.expires_at).min();
+        // Without a branch that runs the crew would be done at once.
+        let idle = self.crew.running() == 0;
+        Ok(match (idle, expiry) {
+            (true, None) => Happens::Answered(answer.await?),
+            (true, Some(at)) => match cx.race(answer, cx.sleep_until(at)).await {
+                Raced::First(request) => Happens::Answered(request?),
+                Raced::Second(passed) => passed.map(|()| Happens::Expired)?,
+            },
+            (false, None) => match cx.race(self.crew.done(), answer).await {
+                Raced::First(ended) => Happens::Ended(ended),
+                Raced::Second(request) => Happens::Answered(request?),
+            },
+            (false, Some(at)) => match cx.race(self.crew.done(), cx.race(answer, cx.sleep_until(at))).await {
+                Raced::First(ended) => Happens::Ended(ended),
+                Raced::Second(Raced::First(request)) => Happens::Answered(request?),
+                Raced::Second(Raced::Second(passed)) => passed.map(|()| Happens::Expired)?,
+            },
+        })
+    }
+
+    fn begin(&mut self, cx: &Context, call: ToolCall, resumed_with: Option<Value>) {
+        let turn = self.turn.clone();
+        let scope = format!("call[{}]", call.id);
+        self.crew.push(cx.scope(&scope, |cx| async move {
+            let asks = Call {
+                agent: turn.input.agent.clone(),
+                thread: turn.input.thread.to_string(),
+                resource: turn.input.resource.clone(),
+                call: call.clone(),
+                resumed_with,
+            };
+            let agents = turn.agents.clone();
+            let body = move |cx: StepContext, asks: Call| {
+                let agents = agents.clone();
+                async move { agents.call(cx, asks).await }
+            };
+            (call, cx.step(&TOOL, asks, body).await)
+        }));
+    }
+
+    fn ended(&mut self, cx: &Context, call: &ToolCall, called: Result<Called, StepError>) -> Result<(), Failure> {
+        match called {
+            Ok(Called::Done(result)) => self.turn.settle(&call.id, CallState::Done(result), None),
+            Ok(Called::Suspended(payload)) => self.suspend(cx, call, Some(payload), None),
+            Err(cancelled @ StepError::Cancelled { .. }) => return Err(cancelled.into()),
+            // A tool that fails is news for the model, not the end of the turn.
+            Err(error) => self.turn.settle(&call.id, CallState::Failed(Value::from(error.to_string())), None),
+        }
+        Ok(())
+    }
+
+    /// Leaves a call to somebody outside; they hear of it once that is durable (T13.2a).
+    fn suspend(&mut self, cx: &Context, call: &ToolCall, suspended_with: Option<Value>, expires_after_ms: Option<u64>) {
+        let expires_at = expires_after_ms.map(|millis| cx.now() + Duration::from_millis(millis));
+        let turn = self.turn;
+        let chunk = match &suspended_with {
+            None => turn.chunks.tool_call_approval(call),
+            Some(payload) => turn.chunks.tool_call_suspended(call, payload),
+        };
+        turn.thread.show(&chunk);
+        let value = json!({
+            "args": call.arguments,
+            "requiresApproval": suspended_with.is_none(),
+            "suspendPayload": suspended_with,
+        });
+        turn.thread.suspend(NewCall {
+            call: call.id.clone(),
+            tool: call.name.clone(),
+            value: Payload::of(&value).unwrap_or_else(|_| Payload::null()),
+            expires_at,
+        });
+        self.waiting.push(Waiting { call: call.clone(), suspended_with, expires_at });
+    }
+
+    fn answered(&mut self, request: Request<CallAnswer, CallAnswered>) {
+        let Some(place) = self.waiting.iter().position(|it| it.call.id == request.input.call) else {
+            return request.reply(&CallAnswered::NotWaiting);
+        };
+        let answer = request.input.clone();
+        request.reply(&CallAnswered::Taken(answer.clone()));
+        let Waiting { call, suspended_with, .. } = self.waiting.remove(place);
+        self.turn.thread.settle(call.id.clone());
+        let approval = Approval { id: call.id.clone(), approved: Some(answer.approved), reason: answer.reason.clone() };
+        match (answer.approved, suspended_with) {
+            (true, None) => {
+                self.turn.settle(&call.id, CallState::Open, Some(approval));
+                self.next.push((call, answer.resume));
+            }
+            (true, Some(_)) => {
+                self.next.push((call, Some(answer.resume.unwrap_or_else(|| json!({ "approved": true })))));
+            }
+            (false, _) => self.deny(&call, answer.reason.unwrap_or_else(|| DENIED.to_owned())),
+        }
+    }
+
+    fn deny(&self, call: &ToolCall, reason: String) {
+        let approval = Approval { id: call.id.clone(), approved: Some(false), reason: Some(reason) };
+        self.turn.settle(&call.id, CallState::Denied, Some(approval));
+    }
+
+    /// Calls that nobody has answered in time count as declined (T13.12).
+    fn expire(&mut self, now: Instant) {
+        let (expired, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|it| it.expires_at.is_some_and(|at| at <= now));
+        self.waiting = waiting;
+        for Waiting { call, .. } in expired {
+            self.turn.thread.settle(call.id.clone());
+            self.deny(&call, "expired".to_owned());
+        }
+    }
+}
