@@ -13,12 +13,12 @@ each_store! {
         let sent = thread.send("/call add {\"a\":1,\"b\":2}\n/call add {\"a\":3,\"b\":4}").await?;
         kit.run_to_rest().await?;
         let lines = history(&thread).await?;
-        assert!(lines[1].starts_with(r#"demo [add {"a":1,"b":2}: 3.0] [add {"a":3,"b":4}: 7.0]"#), "{lines:?}");
+        assert!(lines[1].starts_with(r#"demo [add {"a":1,"b":2}: 3] [add {"a":3,"b":4}: 7]"#), "{lines:?}");
         let seen = chunks(&kit, &thread).await?;
         let at = |what: &str| seen.iter().position(|it| it == what).unwrap_or_else(|| panic!("{what}: {seen:?}"));
         // T13.1a: results come together, in the model's order, before the step ends.
-        assert!(at("tool-result add 3.0") < at("tool-result add 7.0"));
-        assert!(at("tool-result add 7.0") < at("step-finish \"tool-calls\" true"));
+        assert!(at("tool-result add 3") < at("tool-result add 7"));
+        assert!(at("tool-result add 7") < at("step-finish \"tool-calls\" true"));
         assert!(at("step-finish \"tool-calls\" true") < at("step-start 2"));
         let run = kit.find(sent.run.unwrap().as_str()).await?;
         assert_journal!("turn_with_two_calls", kit.journal(&run).await?);
