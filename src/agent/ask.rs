@@ -88,11 +88,11 @@ impl Agents {
     pub async fn ask(&self, cx: StepContext, ask: Ask, options: TurnOptions) -> Result<Asked, Failure> {
         let agent = self.get(&ask.agent).ok_or_else(|| unknown_agent(self, &ask.agent))?;
         let chunks = Chunks::of(cx.run().as_str());
-        if cx.was_showing().await? {
+        let (history, was_showing) = cx.recent(agent.memory).await?;
+        if was_showing {
             let again = chunks.step_start(&ask.message, ask.step, true, ask.at);
             cx.show(vec![Payload::of(&again)?]).await?;
         }
-        let history = cx.history(agent.memory).await?;
         let resolved = self.models.resolve(&agent.model).map_err(Fault::into_failure)?;
         let request = request(agent, &options, &history);
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);

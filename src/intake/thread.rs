@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::catalogue::Known;
 use super::{CatalogueError, Door};
-use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
+use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
 use crate::message::{Attributes, Chunks, Message, NewSignal, Refused, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
 use crate::store::{self, Form, Input, NewTurn, NotReceived, Received};
@@ -80,7 +81,8 @@ pub enum InputError {
 }
 
 impl Door {
-    /// Has the store take an input to a thread; `keys` are two of this process's own block.
+    /// Has the store take an input to a thread; `keys` are two of this process's own block. A turn that it begins is
+    /// `worker`'s at once, if that has the agent.
     ///
     /// Names, sizes and both branches' attributes are checked first, whatever is asked (T3.17).
     ///
@@ -92,12 +94,15 @@ impl Door {
         to: To,
         signal: NewSignal,
         options: SendOptions,
+        worker: Option<WorkerKey>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         check_resource(&to.resource)?;
         signal.check(&self.limits.signals, &[&options.active_attributes, &options.idle_attributes])?;
         let workflow = turn_of(&to.agent);
-        let version = match self.catalogue.newest(&self.store, &workflow).await {
-            Ok(known) => known.version(),
+        let (version, worker) = match self.catalogue.newest(&self.store, &workflow).await {
+            Ok(known @ Known::Here(_)) => (known.version(), worker),
+            // A worker that does not have the agent leaves the turn to one that has.
+            Ok(known) => (known.version(), None),
             Err(CatalogueError::Unknown(unknown)) => {
                 let names = unknown.registered.iter().filter_map(|tag| tag.strip_prefix("turn:")?.split(' ').next());
                 let known = names.map(str::to_owned).collect();
@@ -147,6 +152,7 @@ impl Door {
                 version,
                 options: turn,
                 follow_ups: self.limits.follow_ups_max,
+                worker,
             },
             at,
             pending_max: i64::from(self.limits.pending_max),

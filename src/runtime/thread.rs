@@ -139,7 +139,8 @@ impl ThreadHandle {
     /// As [`ThreadHandle::send`].
     pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options).await?;
+        let (signal, received) =
+            self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
         Ok(Sent::of(signal, received))
     }
 

@@ -48,6 +48,15 @@ pub struct WaitingCall {
     pub settled: bool,
 }
 
+/// What was last said on a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recent {
+    /// Rows of the history, with their places, in order.
+    pub rows: Vec<(i64, Payload)>,
+    /// The part that the last chunk belongs to.
+    pub last_part: Option<String>,
+}
+
 /// Which messages of a history to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -117,6 +126,22 @@ impl Store {
             rows.reverse();
         }
         rows.into_iter().map(Message::try_from).collect()
+    }
+
+    /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
+    /// subscribers see belongs to: what a step of a turn looks at, by one read.
+    ///
+    /// # Errors
+    /// As [`Store::thread`].
+    pub async fn recent(&self, thread: ThreadKey, limit: usize) -> Result<Recent, Error> {
+        self.readable().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (mut rows, last_part): (Vec<(i64, Vec<u8>)>, Option<String>) =
+            twins!(Inner: &self.0.inner, recent(thread, limit))
+                .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
+        rows.sort_unstable_by_key(|(seq, _)| *seq);
+        let rows = rows.into_iter().map(|(seq, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
+        Ok(Recent { rows, last_part })
     }
 
     /// The tool calls that wait for an answer, of one thread or of all; the one that waits longest first.
@@ -244,10 +269,13 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
+/// Rows of a history, in any order, and the part of the last chunk.
+type Folded = (Vec<(i64, Vec<u8>)>, Option<String>);
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -291,6 +319,28 @@ mod sqlite {
         .bind(limit)
         .fetch_all(&reads.pool)
         .await
+    }
+
+    // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
+    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+        let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
+            "select (select group_concat(m.seq || char(31) || cast(m.content as text), char(30))
+                     from (select seq, content from messages where thread = $1 order by seq desc limit $2) m),
+                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
+        )
+        .bind(thread.0)
+        .bind(limit)
+        .fetch_one(&reads.pool)
+        .await?;
+        let unfold = |row: &str| {
+            let (seq, content) = row.split_once('\u{1f}')?;
+            Some((seq.parse().ok()?, content.as_bytes().to_vec()))
+        };
+        let folded = folded.unwrap_or_default();
+        let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
+        let rows: Option<Vec<(i64, Vec<u8>)>> = rows.collect();
+        let rows = rows.ok_or_else(|| sqlx::Error::Decode(format!("the history of thread {thread}").into()))?;
+        Ok((rows, last_part))
     }
 
     pub(super) async fn messages(
@@ -357,7 +407,7 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -411,6 +461,28 @@ mod postgres {
                 .await
             })
             .await
+    }
+
+    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+        let (seqs, contents, last_part): (Option<Vec<i64>>, Option<Vec<Vec<u8>>>, _) = reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select array_agg(m.seq), array_agg(m.content),
+                            (select part
+                             from streams
+                             where run = $1
+                               and stream = 'chunks'
+                             order by place desc
+                             limit 1)
+                     from (select seq, content from messages where thread = $1 order by seq desc limit $2) m",
+                )
+                .bind(thread.0)
+                .bind(limit)
+                .fetch_one(&mut *connection)
+                .await
+            })
+            .await?;
+        Ok((seqs.unwrap_or_default().into_iter().zip(contents.unwrap_or_default()).collect(), last_part))
     }
 
     pub(super) async fn messages(

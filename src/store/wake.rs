@@ -155,7 +155,9 @@ impl HintQueue {
                 return;
             }
             let due_already = matches!(waiting.hints.back(), Some(Hint::Due));
-            if waiting.hints.len() >= HINTS_MAX || matches!(hint, Hint::Due) {
+            if matches!(hint, Hint::Owned(_)) {
+                waiting.hints.push_back(hint);
+            } else if waiting.hints.len() >= HINTS_MAX || matches!(hint, Hint::Due) {
                 // One word is enough for whatever is due.
                 if due_already {
                     return;
