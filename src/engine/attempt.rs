@@ -347,9 +347,13 @@ impl Recorder for Reports {
     }
 
     fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>> {
-        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+        let (shared, thread, run) = (Arc::clone(&self.shared), self.turn(), Some(self.run));
         async move {
-            let rows = shared.store.messages(thread?, Window::latest(i64::MAX, limit)).await?;
+            let mut rows = shared.store.messages(thread?, Window::latest(i64::MAX, limit)).await?;
+            // What others put there since the turn began is for the turns that follow (T7.4).
+            if let Some(first) = rows.iter().find(|row| row.run == run).map(|row| row.seq) {
+                rows.retain(|row| row.seq < first || row.run == run);
+            }
             Ok(rows.into_iter().map(|row| (row.seq, row.content)).collect())
         }
         .boxed()

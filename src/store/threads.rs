@@ -19,6 +19,8 @@ pub struct Message {
     pub role: String,
     /// The category of a signal.
     pub category: Option<String>,
+    /// The turn that has added it; none if it was put there from outside.
+    pub run: Option<RunKey>,
     /// When it entered the history; never earlier than the message before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
@@ -196,6 +198,7 @@ struct MessageRow {
     id: String,
     role: String,
     category: Option<String>,
+    run: Option<i64>,
     created_at: i64,
     content: Vec<u8>,
 }
@@ -204,9 +207,9 @@ impl TryFrom<MessageRow> for Message {
     type Error = Error;
 
     fn try_from(row: MessageRow) -> Result<Self, Error> {
-        let MessageRow { seq, id, role, category, created_at, content } = row;
-        let content = payload_of(content)?;
-        Ok(Self { seq, id, role, category, created_at: Instant(created_at), content })
+        let MessageRow { seq, id, role, category, run, created_at, content } = row;
+        let (run, content) = (run.map(RunKey), payload_of(content)?);
+        Ok(Self { seq, id, role, category, run, created_at: Instant(created_at), content })
     }
 }
 
@@ -299,13 +302,13 @@ mod sqlite {
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq
@@ -419,7 +422,7 @@ mod postgres {
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2
@@ -427,7 +430,7 @@ mod postgres {
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2

@@ -329,7 +329,8 @@ impl StepContext {
         self.recorder.shown_text().await
     }
 
-    /// The latest messages of the thread's history, in its order. A row that cannot be read is left out, with a warning.
+    /// The latest messages of the thread's history, in its order, without those that others have put there since the turn
+    /// began (T7.4). A row that cannot be read is left out, with a warning.
     ///
     /// # Errors
     /// If the run is no turn, or the store cannot be read.
