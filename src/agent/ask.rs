@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -96,7 +97,7 @@ impl Agents {
         let resolved = self.models.resolve(&agent.model).map_err(Fault::into_failure)?;
         let request = request(agent, &options, &history);
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);
-        let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new() };
+        let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new(), write: None };
         let reply = {
             let asking = async {
                 let reply = resolved.ask(request, &deltas).await;
@@ -112,6 +113,8 @@ impl Agents {
                 () = cx.cancelled().cancelled() => return Err(Failure::new("the turn was aborted").not_retryable()),
             }
         };
+        // What was noted is seen before the end of the step is.
+        showing.written().await?;
         let reply = reply.map_err(ModelError::into_failure)?;
         let plans = reply.calls().map(|call| plan(agent, &options, &reply, call)).collect();
         Ok(Asked {
@@ -208,6 +211,8 @@ struct Showing {
     chunks: Chunks,
     pieces: mpsc::Receiver<Delta>,
     shown: Vec<Shown>,
+    /// What is noted and not written yet.
+    write: Option<BoxFuture<'static, Result<(), Failure>>>,
 }
 
 impl Showing {
@@ -215,6 +220,9 @@ impl Showing {
     async fn until_failed(&mut self) -> Failure {
         let mut pieces = Vec::with_capacity(PIECES_MAX);
         loop {
+            if let Err(failure) = self.written().await {
+                return failure;
+            }
             if self.pieces.recv_many(&mut pieces, PIECES_MAX).await == 0 {
                 // The model has said all; its reply is on its way.
                 return std::future::pending().await;
@@ -222,14 +230,17 @@ impl Showing {
             // Noted before it is written: a piece may be shown twice by nobody.
             let chunks: Vec<Value> = pieces.drain(..).map(|piece| self.note(piece)).collect();
             let chunks: Result<Vec<Payload>, _> = chunks.iter().map(Payload::of).collect();
-            let shown = match chunks {
-                Ok(chunks) => self.cx.show(chunks).await,
-                Err(e) => Err(e.into()),
-            };
-            if let Err(failure) = shown {
-                return failure;
-            }
+            let cx = self.cx.clone();
+            self.write = Some(Box::pin(async move { cx.show(chunks?).await }));
         }
+    }
+
+    /// Waits until what was noted is written; may be given up and asked again.
+    async fn written(&mut self) -> Result<(), Failure> {
+        let Some(write) = &mut self.write else { return Ok(()) };
+        let written = write.await;
+        self.write = None;
+        written
     }
 
     fn note(&mut self, piece: Delta) -> Value {

@@ -347,9 +347,9 @@ impl Recorder for Reports {
     }
 
     fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>> {
-        let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
+        let (shared, thread, part, run) = (Arc::clone(&self.shared), self.turn(), self.part(), self.run);
         async move {
-            let recent = shared.store.recent(thread?, limit).await?;
+            let recent = shared.store.recent(thread?, run, limit).await?;
             Ok((recent.rows, recent.last_part.is_some_and(|last| last == part)))
         }
         .boxed()

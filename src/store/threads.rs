@@ -19,6 +19,8 @@ pub struct Message {
     pub role: String,
     /// The category of a signal.
     pub category: Option<String>,
+    /// The turn that has added it; none if it was put there from outside.
+    pub run: Option<RunKey>,
     /// When it entered the history; never earlier than the message before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
@@ -129,18 +131,21 @@ impl Store {
     }
 
     /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
-    /// subscribers see belongs to: what a step of a turn looks at, by one read.
+    /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
+    /// the turn began is for the turns that follow (T7.4).
     ///
     /// # Errors
     /// As [`Store::thread`].
-    pub async fn recent(&self, thread: ThreadKey, limit: usize) -> Result<Recent, Error> {
+    pub async fn recent(&self, thread: ThreadKey, run: RunKey, limit: usize) -> Result<Recent, Error> {
         self.readable().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (mut rows, last_part): (Vec<(i64, Vec<u8>)>, Option<String>) =
-            twins!(Inner: &self.0.inner, recent(thread, limit))
-                .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
-        rows.sort_unstable_by_key(|(seq, _)| *seq);
-        let rows = rows.into_iter().map(|(seq, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
+        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, limit))
+            .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
+        rows.sort_unstable_by_key(|(seq, ..)| *seq);
+        if let Some(first) = rows.iter().find(|(_, of, _)| *of == Some(run.0)).map(|(seq, ..)| *seq) {
+            rows.retain(|(seq, of, _)| *seq < first || *of == Some(run.0));
+        }
+        let rows = rows.into_iter().map(|(seq, _, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
         Ok(Recent { rows, last_part })
     }
 
@@ -221,6 +226,7 @@ struct MessageRow {
     id: String,
     role: String,
     category: Option<String>,
+    run: Option<i64>,
     created_at: i64,
     content: Vec<u8>,
 }
@@ -229,9 +235,9 @@ impl TryFrom<MessageRow> for Message {
     type Error = Error;
 
     fn try_from(row: MessageRow) -> Result<Self, Error> {
-        let MessageRow { seq, id, role, category, created_at, content } = row;
-        let content = payload_of(content)?;
-        Ok(Self { seq, id, role, category, created_at: Instant(created_at), content })
+        let MessageRow { seq, id, role, category, run, created_at, content } = row;
+        let (run, content) = (run.map(RunKey), payload_of(content)?);
+        Ok(Self { seq, id, role, category, run, created_at: Instant(created_at), content })
     }
 }
 
@@ -269,8 +275,8 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
-/// Rows of a history, in any order, and the part of the last chunk.
-type Folded = (Vec<(i64, Vec<u8>)>, Option<String>);
+/// Rows of a history, in any order, each with its place and its turn; and the part of the last chunk.
+type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
@@ -324,8 +330,9 @@ mod sqlite {
     // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
     pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
         let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
-            "select (select group_concat(m.seq || char(31) || cast(m.content as text), char(30))
-                     from (select seq, content from messages where thread = $1 order by seq desc limit $2) m),
+            "select (select group_concat(
+                         m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
+                     from (select seq, run, content from messages where thread = $1 order by seq desc limit $2) m),
                     (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
         )
         .bind(thread.0)
@@ -333,12 +340,13 @@ mod sqlite {
         .fetch_one(&reads.pool)
         .await?;
         let unfold = |row: &str| {
-            let (seq, content) = row.split_once('\u{1f}')?;
-            Some((seq.parse().ok()?, content.as_bytes().to_vec()))
+            let mut fields = row.splitn(3, '\u{1f}');
+            let (seq, run, content) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((seq.parse().ok()?, run.parse().ok(), content.as_bytes().to_vec()))
         };
         let folded = folded.unwrap_or_default();
         let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
-        let rows: Option<Vec<(i64, Vec<u8>)>> = rows.collect();
+        let rows: Option<Vec<_>> = rows.collect();
         let rows = rows.ok_or_else(|| sqlx::Error::Decode(format!("the history of thread {thread}").into()))?;
         Ok((rows, last_part))
     }
@@ -349,13 +357,13 @@ mod sqlite {
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq
@@ -464,25 +472,33 @@ mod postgres {
     }
 
     pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let (seqs, contents, last_part): (Option<Vec<i64>>, Option<Vec<Vec<u8>>>, _) = reads
+        let rows: Vec<(Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>)> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select array_agg(m.seq), array_agg(m.content),
-                            (select part
+                    "select m.seq, m.run, m.content, p.part
+                     from (select (
+                             select part
                              from streams
                              where run = $1
                                and stream = 'chunks'
                              order by place desc
-                             limit 1)
-                     from (select seq, content from messages where thread = $1 order by seq desc limit $2) m",
+                             limit 1) as part) p
+                     left join (
+                       select seq, run, content
+                       from messages
+                       where thread = $1
+                       order by seq desc
+                       limit $2) m on true",
                 )
                 .bind(thread.0)
                 .bind(limit)
-                .fetch_one(&mut *connection)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await?;
-        Ok((seqs.unwrap_or_default().into_iter().zip(contents.unwrap_or_default()).collect(), last_part))
+        let last_part = rows.first().and_then(|(.., part)| part.clone());
+        let rows = rows.into_iter().filter_map(|(seq, run, content, _)| Some((seq?, run, content?)));
+        Ok((rows.collect(), last_part))
     }
 
     pub(super) async fn messages(
@@ -491,7 +507,7 @@ mod postgres {
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2
@@ -499,7 +515,7 @@ mod postgres {
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2

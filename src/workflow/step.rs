@@ -321,8 +321,8 @@ impl StepContext {
         self.recorder.shown_text().await
     }
 
-    /// The latest messages of the thread's history, in its order; a row that cannot be read is left out, with a warning.
-    /// And whether the last thing that the thread's subscribers have seen was shown by an earlier attempt at this step:
+    /// The latest messages of the thread's history, in its order, without those that others have put there since the turn
+    /// began (T7.4); a row that cannot be read is left out, with a warning. And whether the last thing that the thread's subscribers have seen was shown by an earlier attempt at this step:
     /// then it is not part of any result.
     ///
     /// # Errors
