@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::limit::{self, Pattern};
-use super::measure::{Measured, millis, percentile, spread};
+use super::measure::{Measured, millis, percentile, resident_mb, spread};
 use super::place::Place;
 use super::report::{Report, Rounds, rounded};
 use super::{Config, Error, Shape};
@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::agent::model::{Deltas, Finish, Model, ModelError, Models, Reply, Request, Usage};
 use crate::intake::SendOptions;
 use crate::message::{AssistantPart, NewSignal};
-use crate::runtime::{Client, Runtime};
+use crate::runtime::{Client, Runtime, Since};
 use crate::thread::IfIdle;
 
 /// How many turns tell how long it takes to the first model call when there is nothing else to do.
@@ -55,6 +55,10 @@ pub(super) async fn shape(config: &Config) -> Result<Report, Error> {
     report.own("history", config.history);
     report.own("history_short_p50_ms", rounded(millis(short), 3));
     report.own("history_long_p50_ms", rounded(millis(long), 3));
+    let (mut reached, resident) = subscribers(config).await?;
+    report.own("subscribers", config.parked);
+    report.own("subscribers_rss_mb", resident.map(|mb| rounded(mb, 1)));
+    report.own("subscribers_p99_ms", rounded(millis(percentile(&mut reached, 0.99)), 3));
     report.own("history_ratio", rounded(millis(long) / millis(short).max(1e-9), 2));
     Ok(report)
 }
@@ -142,6 +146,44 @@ async fn one(client: &Client, thread: &str) -> Result<Instant, Error> {
         client.find(run.as_str()).await?.outcome().await?;
     }
     Ok(acknowledged)
+}
+
+/// So many subscribers of one thread: how long it takes from the model's answer until the end of the turn has reached each,
+/// and how much memory they take together.
+async fn subscribers(config: &Config) -> Result<(Vec<Duration>, Option<f64>), Error> {
+    let place = Place::fresh(config).await?;
+    let model = Arc::new(Instantly::default());
+    let runtime = start(&place, Arc::clone(&model)).await?;
+    let client = runtime.client().clone();
+    one(&client, "popular").await?;
+    let before = resident_mb();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..config.parked {
+        let mut subscription = client.agent("bench").thread("popular", "bench")?.subscribe(Since::Now);
+        subscription.ready().await?;
+        waiting.spawn(async move {
+            loop {
+                let seen = subscription.next().await?;
+                if seen.chunk["type"] == "finish" {
+                    return Ok::<_, Error>((Instant::now(), subscription));
+                }
+            }
+        });
+    }
+    // Until each has taken its place.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    one(&client, "popular").await?;
+    let (mut reached, mut kept) = (Vec::new(), Vec::new());
+    let answered = model.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    while let Some(done) = waiting.join_next().await {
+        let (at, subscription) = done??;
+        reached.push(answered.map_or(Duration::ZERO, |answered| at.saturating_duration_since(answered)));
+        kept.push(subscription);
+    }
+    let after = resident_mb();
+    drop(kept);
+    place.stop(runtime).await?;
+    Ok((reached, before.zip(after).map(|(before, after)| (after - before).max(0.0))))
 }
 
 /// How long a turn takes on a short and on a long history: the medians.

@@ -25,8 +25,8 @@ pub(super) struct Bench {
     /// How many runs or senders are under way at the same time; threads (turn)
     #[arg(long, alias = "threads")]
     in_flight: Option<usize>,
-    /// How many runs wait before the first is signalled (await)
-    #[arg(long)]
+    /// How many runs wait before the first is signalled (await); subscribers (turn)
+    #[arg(long, alias = "subscribers")]
     parked: Option<usize>,
     /// How many messages the long history has (turn)
     #[arg(long)]

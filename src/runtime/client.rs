@@ -30,6 +30,7 @@ pub(super) struct Inner {
     engine: Option<Weak<Engine>>,
     /// Hears of other processes' writes where no engine does.
     listener: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+    pub(super) feeds: super::subscription::Feeds,
     keys: Mutex<std::ops::Range<i64>>,
 }
 
@@ -61,6 +62,7 @@ impl Client {
                 answered,
                 engine,
                 listener: std::sync::Mutex::default(),
+                feeds: super::subscription::Feeds::default(),
                 keys: Mutex::new(0..0),
             }),
         }

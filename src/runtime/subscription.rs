@@ -1,10 +1,11 @@
 //! A subscription to a thread: its chunks in order, without a gap and without a repeat, from a cursor on (section 11).
 //!
 //! A subscriber is a cursor and a bell. What it has not seen it reads from the store, so one that is slow costs nobody
-//! anything, and one that comes back goes on where it was, on whatever process.
+//! anything, and one that comes back goes on where it was, on whatever process. Those that keep up share what one of them
+//! has read.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use super::client::Client;
 use super::thread::ThreadHandle;
 use crate::id::ThreadKey;
 use crate::message::{Category, HideSignals};
-use crate::store::NEW_THREADS;
+use crate::store::{NEW_THREADS, Store};
 
 /// How many chunks are read at once.
 const PAGE: usize = 256;
@@ -24,6 +25,9 @@ const LOOK_BACK: usize = 10_000;
 
 /// How long a subscriber sleeps at the most before it looks again.
 const POLL: Duration = Duration::from_secs(5);
+
+/// How many chunks of a thread are kept for its subscribers here.
+const TAIL: usize = 1_024;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +50,89 @@ pub struct Seen {
     pub chunk: Arc<Value>,
 }
 
+/// What subscribers here share, by thread; forgotten with the last one of a thread.
+#[derive(Debug, Default)]
+pub(super) struct Feeds(Mutex<HashMap<ThreadKey, Weak<Feed>>>);
+
+impl Feeds {
+    fn of(&self, thread: ThreadKey) -> Arc<Feed> {
+        let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = feeds.get(&thread).and_then(Weak::upgrade) {
+            return feed;
+        }
+        feeds.retain(|_, feed| feed.strong_count() > 0);
+        let feed = Arc::default();
+        feeds.insert(thread, Arc::downgrade(&feed));
+        feed
+    }
+}
+
+/// The last chunks of a thread that some subscriber here has read, without a gap.
+#[derive(Debug, Default)]
+struct Feed {
+    tail: Mutex<VecDeque<Seen>>,
+    /// Held by the one that reads the store for all.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// Where a cursor lies against the tail.
+enum Lies {
+    /// What follows it is there.
+    Inside,
+    /// At its end, or there is no tail yet: the store has to be asked.
+    AtTheEnd,
+    /// Before it.
+    Behind,
+}
+
+impl Feed {
+    /// Reads what follows a cursor, a page of it at the most.
+    async fn read(&self, store: &Store, thread: ThreadKey, cursor: i64, to: &mut VecDeque<Seen>) -> Result<(), Error> {
+        match self.copy(cursor, to) {
+            Lies::Inside => return Ok(()),
+            Lies::Behind => {
+                to.extend(read(store, thread, cursor).await?);
+                return Ok(());
+            }
+            Lies::AtTheEnd => {}
+        }
+        let _reading = self.reading.lock().await;
+        // Another one may have read it meanwhile.
+        if !matches!(self.copy(cursor, to), Lies::AtTheEnd) {
+            return Ok(());
+        }
+        let seen = read(store, thread, cursor).await?;
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(seen.iter().cloned());
+        let too_many = tail.len().saturating_sub(TAIL);
+        tail.drain(..too_many);
+        to.extend(seen);
+        Ok(())
+    }
+
+    fn copy(&self, cursor: i64, to: &mut VecDeque<Seen>) -> Lies {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        match (tail.front(), tail.back()) {
+            (Some(first), _) if cursor + 1 < first.cursor => Lies::Behind,
+            (Some(_), Some(last)) if cursor < last.cursor => {
+                let from = tail.partition_point(|seen| seen.cursor <= cursor);
+                to.extend(tail.iter().skip(from).take(PAGE).cloned());
+                Lies::Inside
+            }
+            _ => Lies::AtTheEnd,
+        }
+    }
+}
+
+async fn read(store: &Store, thread: ThreadKey, cursor: i64) -> Result<Vec<Seen>, Error> {
+    let chunks = store.chunks(thread, cursor, PAGE).await?;
+    let seen = |read: crate::store::Read| {
+        let chunk = Arc::new(read.value.read::<Value>().unwrap_or_default());
+        Seen { cursor: read.offset, chunk }
+    };
+    Ok(chunks.into_iter().map(seen).collect())
+}
+
 /// A subscription to a thread. Dropping it ends it, and nothing else (T11.6).
 #[derive(Debug)]
 pub struct Subscription {
@@ -55,13 +142,14 @@ pub struct Subscription {
     /// The thread, once it is there, and the cursor of the last chunk that was read.
     at: Option<(ThreadKey, i64)>,
     read: VecDeque<Seen>,
+    feed: Option<Arc<Feed>>,
     hides: HideSignals,
 }
 
 impl Subscription {
     pub(super) fn new(client: Client, thread: ThreadHandle, since: Since) -> Self {
         client.listens();
-        Self { client, thread, since, at: None, read: VecDeque::new(), hides: HideSignals::None }
+        Self { client, thread, since, at: None, read: VecDeque::new(), feed: None, hides: HideSignals::None }
     }
 
     /// Leaves out the echoes of some signals (T6.9).
@@ -121,10 +209,11 @@ impl Subscription {
 
     async fn fill(&mut self) -> Result<bool, Error> {
         let Some((thread, cursor)) = &mut self.at else { return Ok(false) };
-        for read in self.client.store().chunks(*thread, *cursor, PAGE).await? {
-            *cursor = read.offset;
-            let chunk = read.value.read::<Value>().unwrap_or_default();
-            self.read.push_back(Seen { cursor: read.offset, chunk: Arc::new(chunk) });
+        let thread = *thread;
+        let feed = self.feed.get_or_insert_with(|| self.client.inner.feeds.of(thread));
+        feed.read(self.client.store(), thread, *cursor, &mut self.read).await?;
+        if let Some(last) = self.read.back() {
+            *cursor = last.cursor;
         }
         Ok(!self.read.is_empty())
     }
