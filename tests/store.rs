@@ -28,6 +28,8 @@ mod open;
 mod postgres;
 #[path = "store/read.rs"]
 mod read;
+#[path = "store/routing.rs"]
+mod routing;
 #[path = "store/start.rs"]
 mod start;
 #[path = "store/stream.rs"]

@@ -12,7 +12,7 @@ use aldis::thread::{Branch, IfActive, IfIdle, NewCall, NewMessage, Route, Routin
 use crate::support::*;
 
 /// An input to thread `t` of Ann for the agent `support`, at 10.
-async fn input(store: &Store, id: &str) -> Input {
+pub async fn input(store: &Store, id: &str) -> Input {
     let keys = store.reserve_keys(2).await.unwrap();
     let form = |branch: &str| Form {
         signal: json(&format!(r#"{{"id":"{id}","branch":"{branch}"}}"#)),
@@ -49,7 +49,7 @@ async fn input(store: &Store, id: &str) -> Input {
     }
 }
 
-async fn received(store: &Store, input: Input) -> Received {
+pub async fn received(store: &Store, input: Input) -> Received {
     store.receive(input).await.unwrap().unwrap()
 }
 
@@ -67,7 +67,7 @@ async fn for_agent(store: &Store, agent: &str, id: &str) -> Input {
 }
 
 /// The turn with this id, claimed and begun by [`ME`].
-async fn claimed(store: &Store, id: &str) -> Held {
+pub async fn claimed(store: &Store, id: &str) -> Held {
     let claimed = store.claim(ME, &knows(&["turn v1"]), 10, at(20)).await.unwrap();
     let run = claimed.iter().find(|run| run.id.as_str() == id);
     Held::of(run.unwrap_or_else(|| panic!("{id} is not due; due are {claimed:?}")))
@@ -78,12 +78,12 @@ fn part(store_thread: ThreadKey) -> Option<Box<ThreadPart>> {
 }
 
 /// The commit that ends a turn of a thread.
-fn ends(held: &Held, thread: ThreadKey) -> Commit {
+pub fn ends(held: &Held, thread: ThreadKey) -> Commit {
     Commit { thread: part(thread), ..held.completes() }
 }
 
 /// What a turn that waits in the store begins with.
-async fn first_of(store: &Store, id: &str) -> Vec<String> {
+pub async fn first_of(store: &Store, id: &str) -> Vec<String> {
     let run = store.find(&Namespace::default(), &aldis::id::RunId::parse(id).unwrap()).await.unwrap().unwrap();
     let past = store.past(run.key).await;
     let Event::RunQueued(queued) = &past.journal[0].event else { panic!("{:?}", past.journal) };
@@ -101,7 +101,7 @@ async fn current(store: &Store) -> Option<String> {
     thread.current.map(|current| current.run.to_string())
 }
 
-async fn shown(store: &Store, thread: ThreadKey) -> Vec<String> {
+pub async fn shown(store: &Store, thread: ThreadKey) -> Vec<String> {
     let chunks = store.read_stream(RunKey(thread.0), "chunks", 0, 100).await.unwrap();
     chunks.iter().map(|chunk| chunk.value.read::<String>().unwrap()).collect()
 }
