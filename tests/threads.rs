@@ -5,6 +5,8 @@ mod support;
 
 #[path = "threads/common.rs"]
 mod common;
+#[path = "threads/queue.rs"]
+mod queue;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

@@ -31,6 +31,10 @@ pub const ABORT: Signal<Abort> = Signal::new("abort");
 /// Answers a call that waits for somebody outside (T13.3).
 pub const ANSWER: Update<CallAnswer, CallAnswered> = Update::new("answer");
 
+/// Takes back what was delivered to a turn, as long as it has not taken it (T9.10). The turn decides: nobody else takes its
+/// signals, so what is answered is so, whatever happens at the same time.
+pub const UNSEND: Update<Unsend, Unsent> = Update::new("unsend");
+
 /// The built-in retries of a model call: about two minutes, and longer where the provider asks for it.
 const MODEL: Step<Ask, Asked> =
     Step::new("model").attempts(5).backoff(Duration::from_secs(1), 2.0, Duration::from_secs(60)).jitter(0.2);
@@ -69,6 +73,22 @@ pub enum CallAnswered {
     NotWaiting,
 }
 
+/// What is to be taken back, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unsend {
+    /// The ids of the signals.
+    pub ids: Vec<String>,
+    /// Who asked.
+    pub by: String,
+}
+
+/// What was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unsent {
+    /// The ids of those signals that the turn had not taken, and now never does.
+    pub ids: Vec<String>,
+}
+
 /// What a turn came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Turned {
@@ -87,16 +107,18 @@ pub struct Turned {
 pub fn workflow(agents: &Agents, agent: &str) -> Workflow {
     let agents = agents.clone();
     let name: &'static str = String::leak(turn_of(agent));
-    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER)
+    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER).update(&UNSEND)
 }
 
 async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, Failure> {
     let turn = Turn::new(&cx, input, agents)?;
     turn.open(&cx).await?;
-    let ended = match cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT)).await {
-        Raced::First(worked) => worked,
-        Raced::Second(Ok(_)) => return turn.aborted(&cx).await,
-        Raced::Second(Err(cancelled)) => Err(cancelled.into()),
+    let worked = cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT));
+    let ended = match cx.race(worked, cx.scope("unsend", unsend)).await {
+        Raced::First(Raced::First(worked)) => worked,
+        Raced::First(Raced::Second(Ok(_))) => return turn.aborted(&cx).await,
+        Raced::First(Raced::Second(Err(cancelled))) => Err(cancelled.into()),
+        Raced::Second(failed) => Err(failed),
     };
     if let Err(failure) = &ended {
         if cx.is_cancelled() {
@@ -108,6 +130,20 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
         }
     }
     ended
+}
+
+/// Takes back what is asked, until the turn is cancelled. Who asked, and when, stands in the journal (T9.12).
+async fn unsend(cx: Context) -> Failure {
+    loop {
+        let request = match cx.update(&UNSEND).await {
+            Ok(request) => request,
+            Err(cancelled) => return cancelled.into(),
+        };
+        match cx.withdraw_signals(&INPUT, &request.input.ids).await {
+            Ok(taken) => request.reply(&Unsent { ids: taken.into_iter().map(|it| it.id).collect() }),
+            Err(cancelled) => return cancelled.into(),
+        }
+    }
 }
 
 /// A turn under way. Clones are the same turn.

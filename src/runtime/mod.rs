@@ -21,8 +21,8 @@ pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use show::{Blocked, Shown, WaitsFor};
-pub use subscription::{Seen, Since, Subscription};
-pub use thread::{Action, AgentHandle, Answer, Sent, ThreadHandle};
+pub use subscription::{QueueCounts, Seen, Since, Subscription};
+pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, ThreadHandle};
 
 use crate::agent::model::Models;
 use crate::agent::{Agent, Agents};

@@ -466,6 +466,7 @@ impl Plan {
         }
         if !queue.is_empty() {
             turns::enqueue(tx.again(), &queue).await?;
+            took.shown.extend(queue.iter().map(|it| it.thread));
         }
         if !revived.is_empty() {
             turns::revive(tx.again(), &revived).await?;
@@ -474,7 +475,7 @@ impl Plan {
             move_threads(tx.again(), &moved).await?;
         }
         if !shown.is_empty() {
-            took.shown = shown.iter().map(|append| ThreadKey(append.run.0)).collect();
+            took.shown.extend(shown.iter().map(|append| ThreadKey(append.run.0)));
             let batch = Batch::of_appends(shown);
             super::commit::rows(tx.again(), &batch, writer::Frame::Inside).await?;
         }

@@ -298,6 +298,7 @@ impl HandOn {
             enqueue(tx.again(), &self.held).await?;
         }
         if !self.revived.is_empty() {
+            facts.shown.extend(self.revived.iter().map(|it| it.thread));
             revive(tx.again(), &self.revived).await?;
         }
         receive::move_threads(tx, &self.moved).await
