@@ -5,6 +5,9 @@ mod support;
 
 #[path = "threads/common.rs"]
 mod common;
+#[cfg(feature = "mcp")]
+#[path = "threads/mcp.rs"]
+mod mcp;
 #[path = "threads/queue.rs"]
 mod queue;
 #[path = "threads/talk.rs"]

@@ -526,7 +526,9 @@ impl Running<'_> {
                 let agents = agents.clone();
                 async move { agents.call(cx, asks).await }
             };
-            (call, cx.step(&TOOL, asks, body).await)
+            let attempts = turn.agents.get(&turn.input.agent).map_or(1, |agent| agent.attempts_of(&call.name));
+            let tool = if attempts > 1 { TOOL.attempts(attempts) } else { TOOL };
+            (call, cx.step(&tool, asks, body).await)
         }));
     }
 

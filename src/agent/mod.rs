@@ -5,17 +5,23 @@
 
 mod ask;
 mod call;
+#[cfg(feature = "mcp")]
+mod mcp;
 pub mod model;
 mod options;
 mod tool;
+mod toolset;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
+#[cfg(feature = "mcp")]
+pub use mcp::{IDEMPOTENCY_KEY, McpServer};
 pub use options::TurnOptions;
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
+pub use toolset::Toolset;
 
 use model::{Models, Settings};
 
@@ -37,6 +43,7 @@ pub struct Agent {
     pub(crate) model: String,
     pub(crate) settings: Settings,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) toolsets: Vec<Arc<dyn Toolset>>,
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
@@ -53,6 +60,7 @@ impl Agent {
             model: "offline".to_owned(),
             settings: Settings::default(),
             tools: Vec::new(),
+            toolsets: Vec::new(),
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,

@@ -33,6 +33,12 @@ pub trait Tool: Send + Sync {
         None
     }
 
+    /// How often a call is tried at the most, if it fails in a way that another attempt may mend. After the last attempt
+    /// the model is told.
+    fn attempts(&self) -> u32 {
+        1
+    }
+
     /// Runs it.
     fn call(&self, call: ToolCallContext, arguments: Value) -> BoxFuture<'static, Result<ToolOutput, Failure>>;
 }
