@@ -5,6 +5,8 @@ mod support;
 
 #[path = "threads/common.rs"]
 mod common;
+#[path = "threads/delegates.rs"]
+mod delegates;
 #[cfg(feature = "mcp")]
 #[path = "threads/mcp.rs"]
 mod mcp;

@@ -48,7 +48,8 @@ impl Agents {
             .find_tool(&call.name)
             .await?
             .ok_or_else(|| gone(format!("agent {agent} has no tool {:?} now", call.name)))?;
-        let context = ToolCallContext { step: cx, call: call.id, thread, resource, agent, resumed_with };
+        let host = self.host().clone();
+        let context = ToolCallContext { step: cx, call: call.id, thread, resource, agent, resumed_with, host };
         Ok(match tool.call(context, call.arguments).await? {
             ToolOutput::Done(value) => Called::Done(value),
             ToolOutput::Suspend(value) => Called::Suspended(value),

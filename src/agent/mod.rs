@@ -5,6 +5,7 @@
 
 mod ask;
 mod call;
+mod host;
 #[cfg(feature = "mcp")]
 mod mcp;
 pub mod model;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
+pub use host::DELEGATIONS_MAX;
+pub(crate) use host::{Delegated, Host, LateHost, while_resting};
 #[cfg(feature = "mcp")]
 pub use mcp::{IDEMPOTENCY_KEY, McpServer};
 pub use options::TurnOptions;
@@ -139,6 +142,7 @@ impl Agent {
 pub struct Agents {
     agents: BTreeMap<String, Arc<Agent>>,
     models: Arc<Models>,
+    host: LateHost,
 }
 
 impl Agents {
@@ -146,7 +150,7 @@ impl Agents {
     #[must_use]
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models) -> Self {
         let agents = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
-        Self { agents, models: Arc::new(models) }
+        Self { agents, models: Arc::new(models), host: LateHost::default() }
     }
 
     /// An agent by its name.
@@ -158,6 +162,11 @@ impl Agents {
     /// All of them, by name.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
         self.agents.values()
+    }
+
+    /// Where tools find the runtime.
+    pub(crate) fn host(&self) -> &LateHost {
+        &self.host
     }
 
     /// The models.

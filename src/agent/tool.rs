@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::host::LateHost;
 use super::model::ToolSpec;
 use crate::failure::{Failure, Fault};
 use crate::workflow::StepContext;
@@ -73,6 +74,8 @@ pub struct ToolCallContext {
     pub agent: String,
     /// What somebody outside answered, if the call had suspended itself.
     pub resumed_with: Option<Value>,
+    /// Where the runtime is found.
+    pub(crate) host: LateHost,
 }
 
 type Run = dyn Fn(ToolCallContext, Value) -> BoxFuture<'static, Result<ToolOutput, Failure>> + Send + Sync;
