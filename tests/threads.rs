@@ -3,6 +3,8 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/clients.rs"]
+mod clients;
 #[path = "threads/common.rs"]
 mod common;
 #[path = "threads/delegates.rs"]

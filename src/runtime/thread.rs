@@ -7,13 +7,15 @@ use super::client::Client;
 use super::subscription::{QueueCounts, Since, Subscription};
 use crate::agent::TurnOptions;
 use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
-use crate::intake::{SendOptions, SignalError, ToThread};
+use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Message, NewSignal, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, Received, WaitingCall, Which, Window};
-use crate::thread::{INPUT, Route, Thread};
-use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered, UNSEND, Unsend, Unsent};
+use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
+use crate::thread::{CallResult, INPUT, Route, Thread};
+use crate::workflows::turn::{
+    ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
+};
 
 /// An agent, as one talks to it: `aldis.agent("support").thread("t-1", "ann")?.send("Hello").await?`.
 #[derive(Debug, Clone)]
@@ -217,6 +219,36 @@ impl ThreadHandle {
             Ok(CallAnswered::Taken(first)) if first == answer => Ok(run_id),
             Ok(CallAnswered::Taken(_)) => Err(Error::AnsweredOtherwise { call: call.to_owned() }),
             Ok(CallAnswered::NotWaiting) | Err(_) => Err(not_waiting()),
+        }
+    }
+
+    /// Gives what the client's own tools came to: a run goes on from there, after what is pending and ahead of what is
+    /// queued (T13.14). Give those of one answer together. The same calls again are the same run, and each call gets one
+    /// result whatever happens.
+    ///
+    /// The options are those of the new run, with the client's tools if it may call them again.
+    ///
+    /// # Errors
+    /// [`Error::NotWaiting`] if the history has no such call; [`Error::AnsweredOtherwise`] for other results than before.
+    pub async fn continue_with(&self, results: Vec<CallResult>, options: &TurnOptions) -> Result<RunId, Error> {
+        let thread = self.to.thread.to_string();
+        let messages = self.history(Window::latest(i64::MAX, RESULTS_LOOK_BACK)).await?;
+        let called = |call: &str| messages.iter().any(|message| message.has_call(call));
+        let unknown = match results.iter().find(|it| !called(&it.call)) {
+            Some(unknown) => Some(unknown.call.clone()),
+            None => results.is_empty().then(String::new),
+        };
+        if let Some(call) = unknown {
+            return Err(Error::NotWaiting { thread, call });
+        }
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
+        let call = results[0].call.clone();
+        let options = Self::turn(options)?;
+        match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
+            Ok(Received { run: Some(run), .. }) => Ok(run),
+            Ok(_) => Err(Error::NotWaiting { thread, call }),
+            Err(InputError::NotReceived(NotReceived::Conflict { .. })) => Err(Error::AnsweredOtherwise { call }),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -509,7 +509,7 @@ mod sqlite {
                         value ->> 7 as length
                  from json_each($1)
              ) m
-             where messages.thread = m.thread and messages.id = m.id and messages.run = m.run",
+             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant'",
         )
         .bind(json)
         .bind(bytes)
@@ -811,7 +811,7 @@ mod postgres {
              from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[]) as m (thread, id, run, content)
              where o.thread = m.thread
                and o.id = m.id
-               and o.run = m.run",
+               and o.role = 'assistant'",
         )
         .bind(&threads)
         .bind(&ids)

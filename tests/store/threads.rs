@@ -43,6 +43,7 @@ async fn input(store: &Store, id: &str) -> Input {
             options: json(r#"{"maxSteps":5}"#),
             follow_ups: 100,
         },
+        results: Vec::new(),
         at: at(10),
         pending_max: 100,
     }
@@ -414,9 +415,9 @@ each_store! {
 
     // T9.9, T20.5: the answer is lost, and what landed is told all the same.
     async fn what_is_taken_back_is_told_once_although_the_answer_was_lost(store) {
-        let woken = sent(&store, "a").await;
+        let woken = sent(store, "a").await;
         for id in ["b", "c", "d"] {
-            queued(&store, id).await;
+            queued(store, id).await;
         }
         for (lost, id) in [(1, "b"), (2, "c")] {
             let options = Options { faults: Some(Faults::at(lost, Fault::LoseAnswer)), ..Options::default() };
@@ -431,8 +432,8 @@ each_store! {
         let run = store.find(&Namespace::default(), &aldis::id::RunId::parse("turn-b").unwrap()).await.unwrap().unwrap();
         assert!(matches!(run.status, Status::Closed { how: Closed::Terminated, .. }), "{run:?}");
         // What is left is next.
-        let held = claimed(&store, "turn-a").await;
+        let held = claimed(store, "turn-a").await;
         store.commit(vec![ends(&held, woken.thread)]).await.unwrap();
-        claimed(&store, "turn-d").await;
+        claimed(store, "turn-d").await;
     }
 }
