@@ -235,6 +235,9 @@ pub struct TurnInput {
     /// What it begins with, in the order of acceptance; what is delivered later comes as signals.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub first: Vec<Payload>,
+    /// What the client's own tools came to, if it goes on from there (T13.14).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<CallResult>,
     /// How many turns in a row may follow each other without an idle moment (T10.8).
     pub follow_ups_max: u32,
     /// How many of them are left.
@@ -246,8 +249,25 @@ impl TurnInput {
     /// it is held back until somebody writes again, and the count begins anew.
     #[must_use]
     pub fn follow_up(self, first: Vec<Payload>) -> Self {
-        Self { first, follow_ups_left: self.follow_ups_left.checked_sub(1).unwrap_or(self.follow_ups_max), ..self }
+        Self {
+            first,
+            results: Vec::new(),
+            follow_ups_left: self.follow_ups_left.checked_sub(1).unwrap_or(self.follow_ups_max),
+            ..self
+        }
     }
+}
+
+/// What a tool that the client has run came to (T13.14).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallResult {
+    /// The call.
+    pub call: String,
+    /// What the tool returned, or how it failed.
+    pub output: serde_json::Value,
+    /// Whether it failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 /// A message for the history of a thread, as a turn gives it.
@@ -298,6 +318,7 @@ mod tests {
             agent: "support".into(),
             options: Payload::parse(r#"{"maxSteps":3}"#).unwrap(),
             first: vec![Payload::parse(r#"{"id":"s1"}"#).unwrap()],
+            results: Vec::new(),
             follow_ups_max: 100,
             follow_ups_left: 1,
         };

@@ -3,14 +3,23 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/clients.rs"]
+mod clients;
 #[path = "threads/common.rs"]
 mod common;
 #[path = "threads/crashes.rs"]
 mod crashes;
+#[path = "threads/delegates.rs"]
+mod delegates;
 #[path = "threads/failures.rs"]
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[cfg(feature = "mcp")]
+#[path = "threads/mcp.rs"]
+mod mcp;
+#[path = "threads/queue.rs"]
+mod queue;
 #[path = "threads/routing.rs"]
 mod routing;
 #[path = "threads/streams.rs"]

@@ -11,11 +11,11 @@ use aldis::agent::model::Usage;
 use aldis::agent::{Agents, Ask, Asked, Call, Called, Plan, TurnOptions};
 use aldis::clock::Instant;
 use aldis::message::{
-    ABORTED, Approval, AssistantPart, CallState, Chunks, DENIED, Finished, Invocation, Message, Reply, ReplyPart,
+    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, DENIED, Finished, Invocation, Message, Reply, ReplyPart,
     ThreadSignal, Tokens, ToolCall,
 };
 use aldis::payload::Payload;
-use aldis::thread::{INPUT as INPUT_NAME, NewCall, TurnInput, turn_of};
+use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewCall, TurnInput, turn_of};
 use aldis::workflow::{Crew, Raced, Request, ThreadDesk};
 use aldis::{Context, Failure, Signal, Step, StepContext, StepError, Update, Workflow};
 use schemars::JsonSchema;
@@ -31,11 +31,19 @@ pub const ABORT: Signal<Abort> = Signal::new("abort");
 /// Answers a call that waits for somebody outside (T13.3).
 pub const ANSWER: Update<CallAnswer, CallAnswered> = Update::new("answer");
 
+/// Takes back what was delivered to a turn, as long as it has not taken it (T9.10). The turn decides: nobody else takes its
+/// signals, so what is answered is so, whatever happens at the same time.
+pub const UNSEND: Update<Unsend, Unsent> = Update::new("unsend");
+
 /// The built-in retries of a model call: about two minutes, and longer where the provider asks for it.
 const MODEL: Step<Ask, Asked> =
     Step::new("model").attempts(5).backoff(Duration::from_secs(1), 2.0, Duration::from_secs(60)).jitter(0.2);
 const TOOL: Step<Call, Called> = Step::new("tool");
 const SALVAGE: Step<u32, String> = Step::new("salvage");
+const RESULTS: Step<Vec<CallResult>, Vec<Settled>> = Step::new("results");
+
+/// How many of the thread's latest messages are looked through for calls of the client's own tools.
+pub const RESULTS_LOOK_BACK: usize = 200;
 
 /// Who ends a turn, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +77,22 @@ pub enum CallAnswered {
     NotWaiting,
 }
 
+/// What is to be taken back, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unsend {
+    /// The ids of the signals.
+    pub ids: Vec<String>,
+    /// Who asked.
+    pub by: String,
+}
+
+/// What was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unsent {
+    /// The ids of those signals that the turn had not taken, and now never does.
+    pub ids: Vec<String>,
+}
+
 /// What a turn came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Turned {
@@ -87,16 +111,21 @@ pub struct Turned {
 pub fn workflow(agents: &Agents, agent: &str) -> Workflow {
     let agents = agents.clone();
     let name: &'static str = String::leak(turn_of(agent));
-    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER)
+    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER).update(&UNSEND)
 }
 
 async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, Failure> {
     let turn = Turn::new(&cx, input, agents)?;
-    turn.open(&cx).await?;
-    let ended = match cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT)).await {
-        Raced::First(worked) => worked,
-        Raced::Second(Ok(_)) => return turn.aborted(&cx).await,
-        Raced::Second(Err(cancelled)) => Err(cancelled.into()),
+    let entered = turn.open(&cx).await?;
+    if !turn.take_results(&cx).await? && !entered {
+        return Ok(turn.nothing_new(&cx));
+    }
+    let worked = cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT));
+    let ended = match cx.race(worked, cx.scope("unsend", unsend)).await {
+        Raced::First(Raced::First(worked)) => worked,
+        Raced::First(Raced::Second(Ok(_))) => return turn.aborted(&cx).await,
+        Raced::First(Raced::Second(Err(cancelled))) => Err(cancelled.into()),
+        Raced::Second(failed) => Err(failed),
     };
     if let Err(failure) = &ended {
         if cx.is_cancelled() {
@@ -108,6 +137,51 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
         }
     }
     ended
+}
+
+/// Takes back what is asked, until the turn is cancelled. Who asked, and when, stands in the journal (T9.12).
+async fn unsend(cx: Context) -> Failure {
+    loop {
+        let request = match cx.update(&UNSEND).await {
+            Ok(request) => request,
+            Err(cancelled) => return cancelled.into(),
+        };
+        match cx.withdraw_signals(&INPUT, &request.input.ids).await {
+            Ok(taken) => request.reply(&Unsent { ids: taken.into_iter().map(|it| it.id).collect() }),
+            Err(cancelled) => return cancelled.into(),
+        }
+    }
+}
+
+/// A message of the history whose open calls have got results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+struct Settled {
+    /// The message's row, with the results.
+    row: Value,
+    /// The calls.
+    calls: Vec<String>,
+}
+
+/// Gives open calls of the history their results. A call that has one keeps it.
+async fn settle_open(cx: &StepContext, results: &[CallResult]) -> Result<Vec<Settled>, Failure> {
+    let mut settled = Vec::new();
+    for mut message in cx.recent(RESULTS_LOOK_BACK).await?.0 {
+        let Body::Assistant(reply) = &mut message.body else { continue };
+        let mut calls = Vec::new();
+        for part in &mut reply.parts {
+            let ReplyPart::Tool(invocation) = part else { continue };
+            let result = results.iter().find(|it| it.call == invocation.call.id);
+            if let (CallState::Open, Some(CallResult { output, failed, .. })) = (&invocation.state, result) {
+                let output = output.clone();
+                invocation.state = if *failed { CallState::Failed(output) } else { CallState::Done(output) };
+                calls.push(invocation.call.id.clone());
+            }
+        }
+        if !calls.is_empty() {
+            settled.push(Settled { row: message.to_row("", ""), calls });
+        }
+    }
+    Ok(settled)
 }
 
 /// A turn under way. Clones are the same turn.
@@ -172,20 +246,55 @@ impl Turn {
     }
 
     /// What the turn begins with, and what has joined it since, enters the transcript (T10.5, T10.10).
-    async fn open(&self, cx: &Context) -> Result<(), Failure> {
+    ///
+    /// True if something has.
+    async fn open(&self, cx: &Context) -> Result<bool, Failure> {
         let message = self.so_far().message.clone();
         self.thread.show(&self.chunks.start(&self.input.agent, &message));
         let mut first = Vec::with_capacity(self.input.first.len());
         for signal in &self.input.first {
             first.push(signal.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?);
         }
+        let mut entered = !first.is_empty();
         self.enter(first, cx.now());
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
+            entered = true;
             self.enter(joined, cx.now());
             self.so_far().message = cx.uuid().to_string();
         }
-        Ok(())
+        Ok(entered)
+    }
+
+    /// Ends a turn that has nothing to answer: all its calls have had their results before.
+    fn nothing_new(&self, cx: &Context) -> Turned {
+        let (message, reason) = (self.so_far().message.clone(), "stop".to_owned());
+        let ended = Ended { reason: &reason, continued: false, next: None };
+        self.thread.show(&self.finished(&message, ended, None, cx.now(), Chunks::finish));
+        Turned { reason, steps: 0, text: String::new() }
+    }
+
+    /// What the client's tools came to enters the history where they were called (T13.14). False if nothing of it was new.
+    async fn take_results(&self, cx: &Context) -> Result<bool, Failure> {
+        if self.input.results.is_empty() {
+            return Ok(true);
+        }
+        let body = |cx: StepContext, results: Vec<CallResult>| async move { settle_open(&cx, &results).await };
+        let settled = cx.step(&RESULTS, self.input.results.clone(), body).await?;
+        for Settled { row, calls } in &settled {
+            let message = Message::of_row(0, row).map_err(|e| Failure::new(e.to_string()).not_retryable())?;
+            self.thread.rewrite(&message);
+            let Body::Assistant(reply) = &message.body else { continue };
+            for part in &reply.parts {
+                if let ReplyPart::Tool(Invocation { call, state, approval }) = part
+                    && calls.contains(&call.id)
+                    && let Some(chunk) = self.chunks.tool_result(call, state, approval.as_ref())
+                {
+                    self.thread.show(&chunk);
+                }
+            }
+        }
+        Ok(!settled.is_empty())
     }
 
     /// Signals enter the transcript, each echoed, in this order (T6.4).
@@ -501,7 +610,9 @@ impl Running<'_> {
                 let agents = agents.clone();
                 async move { agents.call(cx, asks).await }
             };
-            (call, cx.step(&TOOL, asks, body).await)
+            let attempts = turn.agents.get(&turn.input.agent).map_or(1, |agent| agent.attempts_of(&call.name));
+            let tool = if attempts > 1 { TOOL.attempts(attempts) } else { TOOL };
+            (call, cx.step(&tool, asks, body).await)
         }));
     }
 

@@ -1,5 +1,6 @@
 //! The body of a model step: reads the thread, asks the model, shows what it says as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, ToolSpec};
 use super::options::TurnOptions;
+use super::tool::Tool;
 use super::{Agent, Agents};
 use crate::clock::Instant;
 use crate::failure::{Failure, Fault};
@@ -95,7 +97,8 @@ impl Agents {
             cx.show(vec![Payload::of(&again)?]).await?;
         }
         let resolved = self.models.resolve(&agent.model).map_err(Fault::into_failure)?;
-        let request = request(agent, &options, &history);
+        let tools = agent.toolbox().await?;
+        let request = request(agent, &tools, &options, &history);
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);
         let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new(), write: None };
         let reply = {
@@ -116,7 +119,7 @@ impl Agents {
         // What was noted is seen before the end of the step is.
         showing.written().await?;
         let reply = reply.map_err(ModelError::into_failure)?;
-        let plans = reply.calls().map(|call| plan(agent, &options, &reply, call)).collect();
+        let plans = reply.calls().map(|call| plan(&tools, &options, &reply, call)).collect();
         Ok(Asked {
             plans,
             shown: showing.shown,
@@ -135,7 +138,7 @@ fn unknown_agent(agents: &Agents, name: &str) -> Failure {
 }
 
 /// What is asked of the model: instructions, the window of the history, the tools that may be called.
-fn request(agent: &Agent, options: &TurnOptions, history: &[Message]) -> Request {
+fn request(agent: &Agent, tools: &[Arc<dyn Tool>], options: &TurnOptions, history: &[Message]) -> Request {
     let instructions = options.instructions.as_ref().unwrap_or(&agent.instructions);
     let mut messages: Vec<PromptMessage> = Vec::new();
     for message in history {
@@ -149,8 +152,7 @@ fn request(agent: &Agent, options: &TurnOptions, history: &[Message]) -> Request
     let begin = messages.iter().position(|it| !matches!(it, PromptMessage::Tool { .. })).unwrap_or(messages.len());
     messages.drain(..begin);
     let active = |name: &str| options.active_tools.as_ref().is_none_or(|active| active.iter().any(|it| it == name));
-    let mut tools: Vec<ToolSpec> =
-        agent.tools.iter().map(|tool| tool.spec()).filter(|spec| active(&spec.name)).collect();
+    let mut tools: Vec<ToolSpec> = tools.iter().map(|tool| tool.spec()).filter(|spec| active(&spec.name)).collect();
     tools.extend(options.client_tools.iter().map(|(name, tool)| ToolSpec {
         name: name.clone(),
         description: tool.description.clone(),
@@ -168,17 +170,17 @@ fn request(agent: &Agent, options: &TurnOptions, history: &[Message]) -> Request
 }
 
 /// What is to become of a call. Decided once, here: it is recorded with the answer.
-fn plan(agent: &Agent, options: &TurnOptions, reply: &Reply, call: &ToolCall) -> Plan {
+fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &ToolCall) -> Plan {
     let refuse = |error: String| Plan::Refuse { error };
     if reply.finish == Finish::Length && reply.calls().last().is_some_and(|last| last.id == call.id) {
         return refuse("the answer was cut at its longest; the call may not be whole and was not run".to_owned());
     }
     let active = options.active_tools.as_ref().is_none_or(|active| active.contains(&call.name));
-    let Some(tool) = agent.tool_named(&call.name).filter(|_| active) else {
+    let Some(tool) = tools.iter().find(|tool| tool.spec().name == call.name).filter(|_| active) else {
         if options.client_tools.contains_key(&call.name) {
             return Plan::Elsewhere;
         }
-        let known: Vec<String> = agent.tools.iter().map(|tool| tool.spec().name).collect();
+        let known: Vec<String> = tools.iter().map(|tool| tool.spec().name).collect();
         return refuse(format!("there is no tool {:?}; there are: {}", call.name, known.join(", ")));
     };
     if let Err(problem) = fits(&tool.spec().input_schema, &call.arguments) {

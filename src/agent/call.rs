@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Agents;
-use super::tool::{Tool, ToolCallContext, ToolOutput};
+use super::tool::{ToolCallContext, ToolOutput};
 use crate::failure::Failure;
 use crate::message::ToolCall;
 use crate::workflow::StepContext;
@@ -45,10 +45,12 @@ impl Agents {
         let gone = |what: String| Failure::new(what).code("tool_gone").not_retryable();
         let found = self.get(&agent).ok_or_else(|| gone(format!("Agent with id {agent} not found")))?;
         let tool = found
-            .tool_named(&call.name)
+            .find_tool(&call.name)
+            .await?
             .ok_or_else(|| gone(format!("agent {agent} has no tool {:?} now", call.name)))?;
-        let context = ToolCallContext { step: cx, call: call.id, thread, resource, agent, resumed_with };
-        Ok(match Tool::call(&**tool, context, call.arguments).await? {
+        let host = self.host().clone();
+        let context = ToolCallContext { step: cx, call: call.id, thread, resource, agent, resumed_with, host };
+        Ok(match tool.call(context, call.arguments).await? {
             ToolOutput::Done(value) => Called::Done(value),
             ToolOutput::Suspend(value) => Called::Suspended(value),
         })

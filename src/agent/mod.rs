@@ -5,17 +5,26 @@
 
 mod ask;
 mod call;
+mod host;
+#[cfg(feature = "mcp")]
+mod mcp;
 pub mod model;
 mod options;
 mod tool;
+mod toolset;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
+pub use host::DELEGATIONS_MAX;
+pub(crate) use host::{Delegated, Host, LateHost, while_resting};
+#[cfg(feature = "mcp")]
+pub use mcp::{IDEMPOTENCY_KEY, McpServer};
 pub use options::TurnOptions;
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
+pub use toolset::Toolset;
 
 use model::{Models, Settings};
 
@@ -37,6 +46,7 @@ pub struct Agent {
     pub(crate) model: String,
     pub(crate) settings: Settings,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) toolsets: Vec<Arc<dyn Toolset>>,
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
@@ -53,6 +63,7 @@ impl Agent {
             model: "offline".to_owned(),
             settings: Settings::default(),
             tools: Vec::new(),
+            toolsets: Vec::new(),
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,
@@ -131,6 +142,7 @@ impl Agent {
 pub struct Agents {
     agents: BTreeMap<String, Arc<Agent>>,
     models: Arc<Models>,
+    host: LateHost,
 }
 
 impl Agents {
@@ -138,7 +150,7 @@ impl Agents {
     #[must_use]
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models) -> Self {
         let agents = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
-        Self { agents, models: Arc::new(models) }
+        Self { agents, models: Arc::new(models), host: LateHost::default() }
     }
 
     /// An agent by its name.
@@ -150,6 +162,11 @@ impl Agents {
     /// All of them, by name.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Agent>> {
         self.agents.values()
+    }
+
+    /// Where tools find the runtime.
+    pub(crate) fn host(&self) -> &LateHost {
+        &self.host
     }
 
     /// The models.

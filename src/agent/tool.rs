@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::host::LateHost;
 use super::model::ToolSpec;
 use crate::failure::{Failure, Fault};
 use crate::workflow::StepContext;
@@ -31,6 +32,12 @@ pub trait Tool: Send + Sync {
     /// How long an answer from outside is waited for; then the call counts as declined (T13.12). For ever if none.
     fn expires_after(&self) -> Option<Duration> {
         None
+    }
+
+    /// How often a call is tried at the most, if it fails in a way that another attempt may mend. After the last attempt
+    /// the model is told.
+    fn attempts(&self) -> u32 {
+        1
     }
 
     /// Runs it.
@@ -67,6 +74,8 @@ pub struct ToolCallContext {
     pub agent: String,
     /// What somebody outside answered, if the call had suspended itself.
     pub resumed_with: Option<Value>,
+    /// Where the runtime is found.
+    pub(crate) host: LateHost,
 }
 
 type Run = dyn Fn(ToolCallContext, Value) -> BoxFuture<'static, Result<ToolOutput, Failure>> + Send + Sync;

@@ -1,4 +1,6 @@
-//! `aldis approve` and `aldis abort`: a person's word on what a thread's run is doing.
+//! `aldis approve`, `aldis abort` and `aldis unsend`: a person's word on what a thread's run is doing, or is yet to do.
+
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use super::error::Error;
 use super::send::Whose;
 use super::{Desk, Exit, print};
 use crate::id::RunId;
-use crate::runtime::Answer;
+use crate::runtime::{Answer, CancelQueued};
 
 /// Lets a tool call run that waits for approval, or answers one that asks. Durable once this returns.
 #[derive(Debug, Args)]
@@ -82,4 +84,43 @@ pub(super) async fn abort(desk: &Desk, asked: Abort) -> Result<Exit, Error> {
     }
     client.store().close().await;
     Ok(Exit::Good)
+}
+
+/// Takes back messages that no run has taken. What a run has taken stays, and is not in the answer.
+///
+/// Exit code: 0 all were taken back, 1 some or none.
+#[derive(Debug, Args)]
+pub(super) struct Unsend {
+    /// The thread's id
+    thread: String,
+    /// The messages' ids
+    #[arg(required_unless_present = "owner", conflicts_with = "owner")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    whose: Whose,
+    /// All queued messages that carry this label of their sender
+    #[arg(long, value_name = "LABEL")]
+    owner: Option<String>,
+}
+
+/// How long a run may take to say what it has taken.
+const SAYS_WITHIN: Duration = Duration::from_secs(30);
+
+pub(super) async fn unsend(desk: &Desk, asked: Unsend) -> Result<Exit, Error> {
+    let client = desk.client().await?;
+    let thread = asked.whose.thread(&client, &asked.thread)?;
+    let many = asked.ids.len();
+    let which = asked.owner.map_or(CancelQueued::Ids(asked.ids), CancelQueued::Owner);
+    let cancelled = tokio::time::timeout(SAYS_WITHIN, thread.cancel_queued(which, "cli")).await.map_err(|_| {
+        Error::Usage("the run that has the thread does not say what it has taken; advance it: `aldis work`".to_owned())
+    })??;
+    if desk.json() {
+        print::json(&json!({ "cancelled": cancelled }))?;
+    } else if cancelled.is_empty() {
+        print::line("there is nothing to take back")?;
+    } else {
+        print::line(&format!("taken back: {}", cancelled.join(", ")))?;
+    }
+    client.store().close().await;
+    Ok(if cancelled.len() < many.max(1) { Exit::Bad } else { Exit::Good })
 }

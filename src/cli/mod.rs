@@ -88,6 +88,8 @@ enum Command {
     Approve(approve::Approve),
     /// Ends the run that answers a thread
     Abort(approve::Abort),
+    /// Takes back messages that no run has taken
+    Unsend(approve::Unsend),
     /// Lists threads, the one that was changed last first
     Threads(thread::Threads),
     /// Prints a thread's history, as people read it or as the model does
@@ -247,6 +249,7 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Send(asked) => send::run(desk, asked).await,
         Command::Approve(asked) => approve::run(desk, asked).await,
         Command::Abort(asked) => approve::abort(desk, asked).await,
+        Command::Unsend(asked) => approve::unsend(desk, asked).await,
         Command::Threads(asked) => thread::list(desk, asked).await,
         Command::Thread(asked) => thread::run(desk, asked).await,
         Command::Cancel(asked) => cancel::run(desk, asked).await,

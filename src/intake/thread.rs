@@ -1,6 +1,7 @@
 //! Inputs to threads, at the door: checked, given both of their forms, and routed by the store.
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::catalogue::Known;
 use super::{CatalogueError, Door};
@@ -8,7 +9,7 @@ use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
 use crate::message::{Attributes, Chunks, Message, NewSignal, Refused, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
 use crate::store::{self, Form, Input, NewTurn, NotReceived, Received};
-use crate::thread::{Branch, IfActive, IfIdle, InvalidResource, Routing, check_resource, turn_of};
+use crate::thread::{Branch, CallResult, IfActive, IfIdle, InvalidResource, Routing, check_resource, turn_of};
 
 /// Which thread an input is for, and which agent is to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +99,7 @@ impl Door {
     ) -> Result<(ThreadSignal, Received), InputError> {
         check_resource(&to.resource)?;
         signal.check(&self.limits.signals, &[&options.active_attributes, &options.idle_attributes])?;
-        let workflow = turn_of(&to.agent);
-        let (version, worker) = match self.catalogue.newest(&self.store, &workflow).await {
-            Ok(known @ Known::Here(_)) => (known.version(), worker),
-            // A worker that does not have the agent leaves the turn to one that has.
-            Ok(known) => (known.version(), None),
-            Err(CatalogueError::Unknown(unknown)) => {
-                let names = unknown.registered.iter().filter_map(|tag| tag.strip_prefix("turn:")?.split(' ').next());
-                let known = names.map(str::to_owned).collect();
-                return Err(InputError::UnknownAgent { agent: to.agent, known });
-            }
-            Err(e) => return Err(InputError::Catalogue(e)),
-        };
+        let (workflow, version, worker) = self.turn_of(&to.agent, worker).await?;
         let at = self.clock.now();
         let turn_id = RunId::generate();
         let digest = signal.digest();
@@ -130,6 +120,7 @@ impl Door {
             false => routing,
         };
         let input = Input {
+            results: Vec::new(),
             thread_key: keys.0,
             only_run: options.only_run,
             id,
@@ -167,6 +158,82 @@ impl Door {
             Branch::Idle => idle,
         };
         Ok((ThreadSignal { accepted_at: received.accepted_at, ..signal }, received))
+    }
+
+    /// Has the store take what the client's own tools came to: a turn goes on from there (T13.14). The same calls again are
+    /// the same input; with other results they are refused.
+    ///
+    /// # Errors
+    /// [`InputError`]; nothing was written.
+    pub async fn resume(
+        &self,
+        keys: (ThreadKey, RunKey),
+        to: To,
+        results: Vec<CallResult>,
+        options: Value,
+    ) -> Result<Received, InputError> {
+        check_resource(&to.resource)?;
+        let (workflow, version, worker) = self.turn_of(&to.agent, None).await?;
+        let at = self.clock.now();
+        let limit = self.limits.payload_bytes_max;
+        let what = || format!("the results of the client's tools on thread {}", to.thread);
+        // All of it is JSON already.
+        let mut said = serde_json::to_value(&results).unwrap_or_default();
+        said.sort_all_objects();
+        let said = Payload::of(&said)?.within(limit, what)?;
+        let turn = Payload::of(&options)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
+        let mut calls: Vec<&str> = results.iter().map(|it| it.call.as_str()).collect();
+        calls.sort_unstable();
+        let nothing = || Form { signal: Payload::null(), row: Payload::null(), shown: Vec::new() };
+        let input = Input {
+            thread_key: keys.0,
+            only_run: None,
+            id: format!("results:{}", calls.join(",")),
+            key: None,
+            digest: Sha256::digest(said.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
+            category: "user",
+            routing: Routing { queue: true, ..Routing::default() },
+            owner: None,
+            active: nothing(),
+            idle: nothing(),
+            turn: NewTurn {
+                run: keys.1,
+                id: RunId::generate(),
+                seed: uuid::Uuid::new_v4(),
+                workflow,
+                version,
+                options: turn,
+                follow_ups: self.limits.follow_ups_max,
+                worker,
+            },
+            results,
+            at,
+            pending_max: i64::from(self.limits.pending_max),
+            namespace: to.namespace,
+            thread: to.thread,
+            resource: to.resource,
+            agent: to.agent,
+        };
+        Ok(self.store.receive(input).await??)
+    }
+
+    /// The workflow that answers for an agent, and its newest version.
+    async fn turn_of(
+        &self,
+        agent: &str,
+        worker: Option<WorkerKey>,
+    ) -> Result<(String, u32, Option<WorkerKey>), InputError> {
+        let workflow = turn_of(agent);
+        match self.catalogue.newest(&self.store, &workflow).await {
+            Ok(known @ Known::Here(_)) => Ok((workflow, known.version(), worker)),
+            // A worker that does not have the agent leaves the turn to one that has.
+            Ok(known) => Ok((workflow, known.version(), None)),
+            Err(CatalogueError::Unknown(unknown)) => {
+                let names = unknown.registered.iter().filter_map(|tag| tag.strip_prefix("turn:")?.split(' ').next());
+                Err(InputError::UnknownAgent { agent: agent.to_owned(), known: names.map(str::to_owned).collect() })
+            }
+            Err(e) => Err(InputError::Catalogue(e)),
+        }
     }
 }
 

@@ -125,6 +125,18 @@ impl Message {
         Self { id: id.into(), seq, created_at: at, body: Body::Assistant(reply) }
     }
 
+    /// Whether it calls a tool under this id.
+    #[must_use]
+    pub fn has_call(&self, call: &str) -> bool {
+        match &self.body {
+            Body::Assistant(reply) => reply.parts.iter().any(|part| match part {
+                ReplyPart::Tool(invocation) => invocation.call.id == call,
+                _ => false,
+            }),
+            _ => false,
+        }
+    }
+
     /// Who it is from.
     #[must_use]
     pub fn role(&self) -> Role {

@@ -7,6 +7,7 @@ mod client;
 mod error;
 mod export;
 mod handle;
+mod host;
 mod show;
 mod subscription;
 mod thread;
@@ -21,8 +22,8 @@ pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use show::{Blocked, Shown, WaitsFor};
-pub use subscription::{Seen, Since, Subscription};
-pub use thread::{Action, AgentHandle, Answer, Sent, ThreadHandle};
+pub use subscription::{QueueCounts, Seen, Since, Subscription};
+pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, ThreadHandle};
 
 use crate::agent::model::Models;
 use crate::agent::{Agent, Agents};
@@ -94,11 +95,12 @@ impl Aldis {
         self
     }
 
-    /// The workflows, those that answer for the agents among them.
-    fn registry(&self) -> Result<Registry, Error> {
+    /// The agents, and the workflows, those that answer for the agents among them.
+    fn registry(&self) -> Result<(Agents, Registry), Error> {
         let agents = Agents::new(self.agents.iter().cloned(), self.models.clone());
         let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&agents, agent.name()).into());
-        Ok(Registry::new(self.workflows.iter().cloned().chain(turns))?)
+        let registry = Registry::new(self.workflows.iter().cloned().chain(turns))?;
+        Ok((agents, registry))
     }
 
     /// Names what the workflows were built from. Runs that another build could not go on with are tried again.
@@ -162,7 +164,7 @@ impl Aldis {
     /// If the store cannot be opened, the workflows cannot be registered, or another process advances this SQLite
     /// file's runs.
     pub async fn start(self) -> Result<Runtime, Error> {
-        let registry = self.registry()?;
+        let (agents, registry) = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let lease = match store.engine_lease().await? {
             Some(lease) => lease,
@@ -177,6 +179,7 @@ impl Aldis {
         let engine = Arc::new(engine);
         let door = Door::new(store.clone(), registry.clone(), self.clock.clone(), self.limits);
         let client = Client::new(store, door, self.clock, Some(Arc::downgrade(&engine)));
+        agents.host().bind(host::Here(Arc::downgrade(&client.inner)));
         Ok(Runtime { client, engine, registry })
     }
 
@@ -185,7 +188,7 @@ impl Aldis {
     /// # Errors
     /// If the store cannot be opened or the workflows cannot be registered.
     pub async fn connect(self) -> Result<Client, Error> {
-        let registry = self.registry()?;
+        let (_, registry) = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let door = Door::new(store.clone(), registry, self.clock.clone(), self.limits);
         Ok(Client::new(store, door, self.clock, None))

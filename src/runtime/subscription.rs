@@ -246,3 +246,43 @@ impl Subscription {
         is_echo && category.is_some_and(|category| self.hides.hides(category))
     }
 }
+
+/// How many messages are queued on a thread, as that changes (T9.11). Dropping it ends it.
+#[derive(Debug)]
+pub struct QueueCounts {
+    client: Client,
+    thread: ThreadHandle,
+    owner: Option<String>,
+    last: Option<i64>,
+}
+
+impl QueueCounts {
+    pub(super) fn new(client: Client, thread: ThreadHandle, owner: Option<String>) -> Self {
+        client.listens();
+        Self { client, thread, owner, last: None }
+    }
+
+    /// The count as it stands, at first; then the next one that differs. Counts that follow each other quickly may be
+    /// told as one.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store cannot be read. It may be called again.
+    pub async fn next(&mut self) -> Result<i64, Error> {
+        loop {
+            let key = self.thread.find().await?.map_or(NEW_THREADS, |thread| thread.key.0);
+            // The bell first: what changes after it is heard, what changed before it is read.
+            let bell = self.client.store().flows(key);
+            let rung = bell.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            let count = self.thread.queue_count(self.owner.as_deref()).await?;
+            if self.last.replace(count) != Some(count) {
+                return Ok(count);
+            }
+            tokio::select! {
+                () = rung => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}

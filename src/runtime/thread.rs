@@ -4,16 +4,18 @@ use serde_json::Value;
 
 use super::Error;
 use super::client::Client;
-use super::subscription::{Since, Subscription};
+use super::subscription::{QueueCounts, Since, Subscription};
 use crate::agent::TurnOptions;
 use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
-use crate::intake::{SendOptions, SignalError, ToThread};
+use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Message, NewSignal, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, Received, WaitingCall, Window};
-use crate::thread::{Route, Thread};
-use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered};
+use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
+use crate::thread::{CallResult, INPUT, Route, Thread};
+use crate::workflows::turn::{
+    ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
+};
 
 /// An agent, as one talks to it: `aldis.agent("support").thread("t-1", "ann")?.send("Hello").await?`.
 #[derive(Debug, Clone)]
@@ -98,6 +100,15 @@ pub struct Answer {
     pub reason: Option<String>,
     /// For a call that had suspended itself: what it goes on with.
     pub resume: Option<Value>,
+}
+
+/// What to take back (T9.9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelQueued {
+    /// The messages and signals with these ids, of all agents.
+    Ids(Vec<String>),
+    /// This agent's queued messages that carry this label of their sender.
+    Owner(String),
 }
 
 impl ThreadHandle {
@@ -212,6 +223,36 @@ impl ThreadHandle {
         }
     }
 
+    /// Gives what the client's own tools came to: a run goes on from there, after what is pending and ahead of what is
+    /// queued (T13.14). Give those of one answer together. The same calls again are the same run, and each call gets one
+    /// result whatever happens.
+    ///
+    /// The options are those of the new run, with the client's tools if it may call them again.
+    ///
+    /// # Errors
+    /// [`Error::NotWaiting`] if the history has no such call; [`Error::AnsweredOtherwise`] for other results than before.
+    pub async fn continue_with(&self, results: Vec<CallResult>, options: &TurnOptions) -> Result<RunId, Error> {
+        let thread = self.to.thread.to_string();
+        let messages = self.history(Window::latest(i64::MAX, RESULTS_LOOK_BACK)).await?;
+        let called = |call: &str| messages.iter().any(|message| message.has_call(call));
+        let unknown = match results.iter().find(|it| !called(&it.call)) {
+            Some(unknown) => Some(unknown.call.clone()),
+            None => results.is_empty().then(String::new),
+        };
+        if let Some(call) = unknown {
+            return Err(Error::NotWaiting { thread, call });
+        }
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
+        let call = results[0].call.clone();
+        let options = Self::turn(options)?;
+        match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
+            Ok(Received { run: Some(run), .. }) => Ok(run),
+            Ok(_) => Err(Error::NotWaiting { thread, call }),
+            Err(InputError::NotReceived(NotReceived::Conflict { .. })) => Err(Error::AnsweredOtherwise { call }),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Lets a call run.
     ///
     /// # Errors
@@ -237,6 +278,69 @@ impl ThreadHandle {
             Some(thread) => Ok(self.client.store().waiting_calls(Some(thread.key), 1_000).await?),
             None => Ok(Vec::new()),
         }
+    }
+
+    // Taking back.
+
+    /// Takes back what was sent and no run has taken: it leaves no message and no echo (T9.9 to T9.12). By ids: whatever
+    /// is queued on the thread, and whatever is pending at the run that has it. By the sender's label: this agent's
+    /// queued messages. Who asked stands in the journals of the runs.
+    ///
+    /// Tells the ids of what was really taken back; what a run has taken is not among them. What is pending at a run is
+    /// decided by the run itself, so this waits until a process that has the agent says so.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store does not take it.
+    pub async fn cancel_queued(&self, which: CancelQueued, by: &str) -> Result<Vec<String>, Error> {
+        let Some(thread) = self.find().await? else { return Ok(Vec::new()) };
+        let store = self.client.store();
+        let (which, mut pending) = match which {
+            CancelQueued::Ids(ids) => (Which::Inputs(ids.clone()), ids),
+            CancelQueued::Owner(owner) => (Which::Owner { agent: self.to.agent.clone(), owner }, Vec::new()),
+        };
+        let at = self.client.clock().now();
+        let mut cancelled = store.unsend(store::Unsend { thread: thread.key, which, by: by.to_owned(), at }).await?;
+        pending.retain(|id| !cancelled.contains(id));
+        while !pending.is_empty() {
+            let Some(current) = self.find().await?.and_then(|thread| thread.current) else { break };
+            let run = self.client.find_in(&self.to.namespace, current.run.as_str()).await?;
+            let untaken = store.untaken(run.key(), INPUT).await?;
+            let ids: Vec<String> = pending.iter().filter(|id| untaken.contains(id)).cloned().collect();
+            if ids.is_empty() {
+                break;
+            }
+            match run.update(&UNSEND, &Unsend { ids, by: by.to_owned() }).await {
+                Ok(Unsent { ids }) => {
+                    cancelled.extend(ids);
+                    break;
+                }
+                // It has ended meanwhile: what it had not taken, the run that follows begins with.
+                Err(Error::Unanswered { .. } | Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// How many messages are queued (T9.11); only this agent's with a sender's label, if one is given. What is pending at
+    /// the run that has the thread is not counted.
+    ///
+    /// # Errors
+    /// If the thread is somebody else's, or the store cannot be read.
+    pub async fn queue_count(&self, owner: Option<&str>) -> Result<i64, Error> {
+        match self.find().await? {
+            Some(thread) => {
+                let only = owner.map(|owner| (self.to.agent.as_str(), owner));
+                Ok(self.client.store().queued(thread.key, only).await?)
+            }
+            None => Ok(0),
+        }
+    }
+
+    /// How many messages are queued, now and whenever that changes (T9.11).
+    #[must_use]
+    pub fn queue_counts(&self, owner: Option<String>) -> QueueCounts {
+        QueueCounts::new(self.client.clone(), self.clone(), owner)
     }
 
     // Looking.

@@ -41,6 +41,7 @@ mod stream;
 mod threads;
 mod turn;
 mod turns;
+mod unsend;
 mod wake;
 mod worker;
 mod writer;
@@ -56,6 +57,7 @@ pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use threads::{Message, Recent, WaitingCall, Window};
 pub use turns::ThreadPart;
+pub use unsend::{Unsend, Which};
 pub use wake::Hints;
 pub use worker::Registration;
 

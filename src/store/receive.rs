@@ -16,10 +16,13 @@ use crate::journal::{Event, Recorded, RunQueued};
 use crate::payload::Payload;
 use crate::run::{Run, Status};
 use crate::signal::{Accepted, Pending, SignalKind};
-use crate::thread::{Branch, CHUNKS, INPUT, NewMessage, Route, Routing, TurnInput};
+use crate::thread::{Branch, CHUNKS, CallResult, INPUT, NewMessage, Route, Routing, TurnInput};
 
 /// How long a sender's idempotency key is remembered (T20.5).
 const KEY_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
+
+/// How far ahead of its place in the queue an input is put that goes on from the client's tools.
+const AHEAD: i64 = 1 << 40;
 
 /// An input to a thread, at the door.
 #[derive(Debug, Clone)]
@@ -54,6 +57,9 @@ pub struct Input {
     pub idle: Form,
     /// The turn that it begins, if it does.
     pub turn: NewTurn,
+    /// What the client's own tools came to: a turn goes on from there, ahead of what is queued (T13.14). Then the two forms
+    /// say nothing.
+    pub results: Vec<CallResult>,
     /// When.
     pub at: Instant,
     /// The most signals that may be pending at the turn that is under way.
@@ -350,7 +356,9 @@ impl Plan {
             Route::Queue => {
                 self.begin(input, view, form, Leaves::Waiting { wake_at: None });
                 view.last_place += 1;
-                self.queue.push(Queued::turn(view.key, view.last_place, input));
+                // What goes on from the client's tools keeps its order, and is ahead of all that is queued (T9.7).
+                let place = if input.results.is_empty() { view.last_place } else { view.last_place - AHEAD };
+                self.queue.push(Queued::turn(view.key, place, input));
                 self.move_thread(view, input.at);
                 Some(input.turn.id.clone())
             }
@@ -392,7 +400,8 @@ impl Plan {
             resource: input.resource.clone(),
             agent: input.agent.clone(),
             options: turn.options.clone(),
-            first: vec![form.signal.clone()],
+            first: if input.results.is_empty() { vec![form.signal.clone()] } else { Vec::new() },
+            results: input.results.clone(),
             follow_ups_max: turn.follow_ups,
             follow_ups_left: turn.follow_ups,
         };
@@ -523,6 +532,7 @@ impl Plan {
         }
         if !queue.is_empty() {
             turns::enqueue(tx.again(), &queue).await?;
+            took.shown.extend(queue.iter().map(|it| it.thread));
         }
         if !revived.is_empty() {
             turns::revive(tx.again(), &revived).await?;
@@ -534,7 +544,7 @@ impl Plan {
             twins!(CallerTx: tx.again(), disown(&disowned))?;
         }
         if !shown.is_empty() {
-            took.shown = shown.iter().map(|append| ThreadKey(append.run.0)).collect();
+            took.shown.extend(shown.iter().map(|append| ThreadKey(append.run.0)));
             let batch = Batch::of_appends(shown);
             super::commit::rows(tx.again(), &batch, writer::Frame::Inside).await?;
         }

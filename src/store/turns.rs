@@ -298,6 +298,7 @@ impl HandOn {
             enqueue(tx.again(), &self.held).await?;
         }
         if !self.revived.is_empty() {
+            facts.shown.extend(self.revived.iter().map(|it| it.thread));
             revive(tx.again(), &self.revived).await?;
         }
         receive::move_threads(tx, &self.moved).await
@@ -508,7 +509,7 @@ mod sqlite {
                         value ->> 7 as length
                  from json_each($1)
              ) m
-             where messages.thread = m.thread and messages.id = m.id and messages.run = m.run",
+             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant'",
         )
         .bind(json)
         .bind(bytes)
@@ -810,7 +811,7 @@ mod postgres {
              from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[]) as m (thread, id, run, content)
              where o.thread = m.thread
                and o.id = m.id
-               and o.run = m.run",
+               and o.role = 'assistant'",
         )
         .bind(&threads)
         .bind(&ids)

@@ -188,7 +188,7 @@ impl Context {
     /// That there was none is committed only if it is still so at the commit: a run that looks and then ends never
     /// leaves a signal behind that came in between.
     pub fn try_signal<T: DeserializeOwned>(&self, signal: &Signal<T>) -> Op<Result<Option<T>, Cancelled>> {
-        let answer = self.desk.check_signals(self.scope.next_op(), self.shielded, signal.name(), 1);
+        let answer = self.desk.check_signals(self.scope.next_op(), self.shielded, signal.name(), 1, None);
         self.op(signal.name(), Err(answer), |_, answer| match answer {
             Answer::Signals(signals) => signals.first().map(|taken| taken.payload.read()).transpose().map(Ok),
             _ => Ok(Err(Cancelled)),
@@ -199,7 +199,23 @@ impl Context {
     ///
     /// That there were no more is committed as [`Context::try_signal`] says.
     pub fn try_signals<T: DeserializeOwned>(&self, signal: &Signal<T>) -> Op<Result<Vec<T>, Cancelled>> {
-        let answer = self.desk.check_signals(self.scope.next_op(), self.shielded, signal.name(), usize::MAX);
+        let answer = self.desk.check_signals(self.scope.next_op(), self.shielded, signal.name(), usize::MAX, None);
+        self.op(signal.name(), Err(answer), |_, answer| match answer {
+            Answer::Signals(signals) => read_all(&signals).map(Ok),
+            _ => Ok(Err(Cancelled)),
+        })
+    }
+
+    /// Takes those pending signals of a name that have one of these senders' ids, and leaves the others where they are.
+    ///
+    /// That some were not pending is committed as [`Context::try_signal`] says.
+    pub fn withdraw_signals<T: DeserializeOwned>(
+        &self,
+        signal: &Signal<T>,
+        ids: &[String],
+    ) -> Op<Result<Vec<T>, Cancelled>> {
+        let op = self.scope.next_op();
+        let answer = self.desk.check_signals(op, self.shielded, signal.name(), usize::MAX, Some(ids));
         self.op(signal.name(), Err(answer), |_, answer| match answer {
             Answer::Signals(signals) => read_all(&signals).map(Ok),
             _ => Ok(Err(Cancelled)),

@@ -29,7 +29,7 @@ impl ThreadDesk {
         self.enter(message, false);
     }
 
-    /// Goes on with a message that this run has added before: it stays in its place.
+    /// Goes on with an assistant's message that is in the history: it stays in its place.
     pub fn rewrite(&self, message: &Message) {
         self.enter(message, true);
     }

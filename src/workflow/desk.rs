@@ -211,8 +211,15 @@ impl Desk {
         Ok(op)
     }
 
-    /// Takes pending signals of a name without waiting, `most` at the most.
-    pub(crate) fn check_signals(&self, op: OpId, shielded: bool, name: &str, most: usize) -> Answer {
+    /// Takes pending signals of a name without waiting, `most` at the most; only those with these ids, if some are given.
+    pub(crate) fn check_signals(
+        &self,
+        op: OpId,
+        shielded: bool,
+        name: &str,
+        most: usize,
+        only: Option<&[String]>,
+    ) -> Answer {
         let mut state = self.state();
         if state.refuses(shielded) {
             return Answer::Cancelled;
@@ -221,8 +228,8 @@ impl Desk {
             // What is not in the recorded segment is a mismatch, which the comparison after the poll names.
             state.looked_up.remove(&op).unwrap_or_default()
         } else {
-            let taken = state.take(name, SignalKind::Signal, most);
-            if taken.is_empty() {
+            let taken = state.take(name, SignalKind::Signal, most, only);
+            if taken.is_empty() || only.is_some_and(|only| taken.len() < only.len()) {
                 state.effects.drained = true;
             }
             taken
@@ -479,7 +486,7 @@ impl Desk {
             _ => return None,
         };
         let before = state.effects.taken.len();
-        let signals = state.take(&name, kind, most);
+        let signals = state.take(&name, kind, most, None);
         let ordinals = state.effects.taken.split_off(before);
         (!signals.is_empty()).then_some((signals, ordinals))
     }
@@ -526,11 +533,12 @@ impl State {
         }
     }
 
-    fn take(&mut self, name: &str, kind: SignalKind, most: usize) -> Vec<Taken> {
+    fn take(&mut self, name: &str, kind: SignalKind, most: usize, only: Option<&[String]>) -> Vec<Taken> {
         let mut taken = Vec::new();
         let mut kept = VecDeque::with_capacity(self.pending.len());
         for signal in self.pending.drain(..) {
-            if taken.len() < most && signal.kind == kind && signal.name == name {
+            let meant = only.is_none_or(|only| only.contains(&signal.id));
+            if taken.len() < most && signal.kind == kind && signal.name == name && meant {
                 self.effects.taken.push(signal.ordinal);
                 taken.push(Taken { id: signal.id, payload: signal.payload });
             } else {

@@ -5,7 +5,7 @@ use aldis::journal::Event;
 use aldis::run::{Closed, Status};
 use aldis::store::{
     Commit, Fault, Faults, Form, Hint, Input, Leaves, NewTurn, NotReceived, Options, Received, Store, ThreadPart,
-    Window,
+    Unsend, Which, Window,
 };
 use aldis::thread::{Branch, IfActive, IfIdle, NewCall, NewMessage, Route, Routing, TurnInput};
 
@@ -44,6 +44,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
             follow_ups: 100,
             worker: None,
         },
+        results: Vec::new(),
         at: at(10),
         pending_max: 100,
     }
@@ -411,5 +412,29 @@ each_store! {
             shaky.close().await;
         }
         assert_eq!(store.all().await.len(), 2);
+    }
+
+    // T9.9, T20.5: the answer is lost, and what landed is told all the same.
+    async fn what_is_taken_back_is_told_once_although_the_answer_was_lost(store) {
+        let woken = sent(store, "a").await;
+        for id in ["b", "c", "d"] {
+            queued(store, id).await;
+        }
+        for (lost, id) in [(1, "b"), (2, "c")] {
+            let options = Options { faults: Some(Faults::at(lost, Fault::LoseAnswer)), ..Options::default() };
+            let shaky = store.elsewhere_with(options).await;
+            let which = Which::Inputs(vec![id.into(), "a".into()]);
+            let asked = Unsend { thread: woken.thread, which, by: "ann".into(), at: at(30) };
+            assert_eq!(shaky.unsend(asked.clone()).await.unwrap(), [id]);
+            assert_eq!(shaky.unsend(asked).await.unwrap(), Vec::<String>::new());
+            shaky.close().await;
+        }
+        assert_eq!(store.queued(woken.thread, None).await.unwrap(), 1);
+        let run = store.find(&Namespace::default(), &aldis::id::RunId::parse("turn-b").unwrap()).await.unwrap().unwrap();
+        assert!(matches!(run.status, Status::Closed { how: Closed::Terminated, .. }), "{run:?}");
+        // What is left is next.
+        let held = claimed(store, "turn-a").await;
+        store.commit(vec![ends(&held, woken.thread)]).await.unwrap();
+        claimed(store, "turn-d").await;
     }
 }
