@@ -5,6 +5,8 @@ mod support;
 
 #[path = "threads/common.rs"]
 mod common;
+#[path = "threads/lanes.rs"]
+mod lanes;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

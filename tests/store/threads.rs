@@ -12,7 +12,7 @@ use aldis::thread::{Branch, IfActive, IfIdle, NewCall, NewMessage, Route, Routin
 use crate::support::*;
 
 /// An input to thread `t` of Ann for the agent `support`, at 10.
-async fn input(store: &Store, id: &str) -> Input {
+pub async fn input(store: &Store, id: &str) -> Input {
     let keys = store.reserve_keys(2).await.unwrap();
     let form = |branch: &str| Form {
         signal: json(&format!(r#"{{"id":"{id}","branch":"{branch}"}}"#)),
@@ -30,6 +30,7 @@ async fn input(store: &Store, id: &str) -> Input {
         key: None,
         digest: format!("digest of {id}"),
         category: "user",
+        lane: None,
         routing: Routing::default(),
         owner: None,
         active: form("active"),
