@@ -11,3 +11,5 @@ mod lanes;
 mod talk;
 #[path = "threads/tools.rs"]
 mod tools;
+#[path = "threads/transient.rs"]
+mod transient;

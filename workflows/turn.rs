@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aldis::agent::model::Usage;
-use aldis::agent::{Agents, Ask, Asked, Call, Called, Plan, TurnOptions};
+use aldis::agent::{Agents, Ask, Asked, Call, Called, Plan, Transients, TurnOptions};
 use aldis::clock::Instant;
 use aldis::message::{
     ABORTED, Approval, AssistantPart, CallState, Chunks, DENIED, Finished, Invocation, Message, Reply, ReplyPart,
@@ -129,6 +129,8 @@ struct SoFar {
     /// Whether it stands in the history already.
     written: bool,
     steps: u32,
+    /// What has entered for the next call only.
+    transients: Transients,
     usage: Usage,
     model: String,
     response: Option<String>,
@@ -148,6 +150,7 @@ impl Turn {
             reply: Reply::default(),
             written: false,
             steps: 0,
+            transients: Transients::default(),
             usage: Usage::default(),
             model: String::new(),
             response: None,
@@ -185,12 +188,17 @@ impl Turn {
         Ok(())
     }
 
-    /// Signals enter the transcript, each echoed, in this order (T6.4).
+    /// Signals enter the transcript, each echoed, in this order (T6.4). A transient one enters the next call only (T3.19).
     fn enter(&self, signals: Vec<ThreadSignal>, at: Instant) {
         for signal in signals {
             let signal = signal.entered(at);
             self.thread.show(&self.chunks.echo(&signal));
-            self.thread.add(&Message::of_signal(0, signal, at));
+            if signal.transient {
+                self.so_far().transients.add(signal);
+            } else {
+                self.so_far().transients.precede(&signal.id);
+                self.thread.add(&Message::of_signal(0, signal, at));
+            }
         }
     }
 
@@ -232,7 +240,7 @@ impl Turn {
             let mut so_far = self.so_far();
             so_far.steps += 1;
             let (agent, message) = (self.input.agent.clone(), so_far.message.clone());
-            Ask { agent, step: so_far.steps, message, at: cx.now() }
+            Ask { agent, step: so_far.steps, message, at: cx.now(), transient: so_far.transients.take() }
         };
         self.thread.show(&self.chunks.step_start(&ask.message, ask.step, false, ask.at));
         let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));

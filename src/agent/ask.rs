@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, ToolSpec};
 use super::options::TurnOptions;
+use super::transient::{Transient, Transients};
 use super::{Agent, Agents};
 use crate::clock::Instant;
 use crate::failure::{Failure, Fault};
@@ -29,6 +30,9 @@ pub struct Ask {
     pub message: String,
     /// When the step was begun.
     pub at: Instant,
+    /// Signals that are in this prompt only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transient: Vec<Transient>,
 }
 
 /// What a model step came to: the answer, and all that was decided about it, so that nothing is decided again.
@@ -92,7 +96,8 @@ impl Agents {
             let again = chunks.step_start(&ask.message, ask.step, true, ask.at);
             cx.show(vec![Payload::of(&again)?]).await?;
         }
-        let history = cx.history(agent.memory).await?;
+        let mut history = cx.history(agent.memory).await?;
+        Transients::place(&ask.transient, &mut history);
         let resolved = self.models.resolve(&agent.model).map_err(Fault::into_failure)?;
         let request = request(agent, &options, &history);
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);

@@ -8,6 +8,7 @@ mod call;
 pub mod model;
 mod options;
 mod tool;
+mod transient;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
 pub use options::TurnOptions;
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
+pub use transient::{Transient, Transients};
 
 use model::{Models, Settings};
 
