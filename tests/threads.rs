@@ -7,6 +7,8 @@ mod support;
 mod common;
 #[path = "threads/lanes.rs"]
 mod lanes;
+#[path = "threads/processors.rs"]
+mod processors;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

@@ -1,4 +1,4 @@
-//! Agents: what answers on a thread. Their declaration, their tools, and the models that they ask.
+//! Agents: what answers on a thread. Their declaration, their tools, their processors, and the models that they ask.
 //!
 //! An agent is asked and its tools are run from inside steps of a turn, never from workflow code: what they answer is
 //! recorded by the step, and after a crash only what was not recorded is done again. Knows no store and no journal.
@@ -7,8 +7,11 @@ mod ask;
 mod call;
 pub mod model;
 mod options;
+mod prepare;
+mod processor;
 mod tool;
 mod transient;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +19,11 @@ use std::sync::Arc;
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
 pub use options::TurnOptions;
+pub use prepare::{Base, Carried, Changes, Process, Processed, Row, Stage, Stages, changed_reply, shown_reply};
+pub use processor::{
+    Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
+    StateHook, Stop,
+};
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
 pub use transient::{Transient, Transients};
 
@@ -39,6 +47,7 @@ pub struct Agent {
     pub(crate) model: String,
     pub(crate) settings: Settings,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
+    pub(crate) processors: Vec<Arc<dyn Processor>>,
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
@@ -55,6 +64,7 @@ impl Agent {
             model: "offline".to_owned(),
             settings: Settings::default(),
             tools: Vec::new(),
+            processors: Vec::new(),
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,
@@ -99,6 +109,13 @@ impl Agent {
     #[must_use]
     pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
         self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// Gives it a processor; they run in this order (T14.13).
+    #[must_use]
+    pub fn processor(mut self, processor: impl Processor + 'static) -> Self {
+        self.processors.push(Arc::new(processor));
         self
     }
 

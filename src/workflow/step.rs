@@ -14,7 +14,7 @@ use super::Stream;
 use super::desk::Answer;
 use crate::failure::{AttemptFailure, Failure, Fault, Timeout};
 use crate::id::{OpId, RunId};
-use crate::message::Message;
+use crate::message::{Lane, Message};
 use crate::payload::{Payload, Undecodable};
 use crate::retry::RetryPolicy;
 use crate::transaction::Tx;
@@ -196,6 +196,12 @@ pub trait Recorder: Send + Sync {
     /// The latest rows of the history of that thread, with their places, in order.
     fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
 
+    /// Rows of the history of that thread by the ids of their messages, with their places, in order.
+    fn messages_named(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
+
+    /// How the lanes of that thread stand, by their names.
+    fn lanes(&self) -> BoxFuture<'static, Result<Vec<Lane>, Failure>>;
+
     /// Whether the last of what subscribers have seen was shown by an attempt at this step.
     fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>>;
 
@@ -334,14 +340,33 @@ impl StepContext {
     /// # Errors
     /// If the run is no turn, or the store cannot be read.
     pub async fn history(&self, limit: usize) -> Result<Vec<Message>, Failure> {
-        let rows = self.recorder.history(limit).await?;
+        Ok(self.read(self.recorder.history(limit).await?))
+    }
+
+    /// Messages of the thread's history by their ids, in its order; those that are not there are left out.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn messages_named(&self, ids: Vec<String>) -> Result<Vec<Message>, Failure> {
+        Ok(self.read(self.recorder.messages_named(ids).await?))
+    }
+
+    /// How the lanes of the thread's state signals stand, by their names.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn lanes(&self) -> Result<Vec<Lane>, Failure> {
+        self.recorder.lanes().await
+    }
+
+    fn read(&self, rows: Vec<(i64, Payload)>) -> Vec<Message> {
         let read = rows.into_iter().filter_map(|(seq, row)| {
             let row: serde_json::Value = row.read().ok()?;
             Message::of_row(seq, &row)
                 .inspect_err(|error| tracing::warn!(run = %self.run, %error, "a message of the history is left out"))
                 .ok()
         });
-        Ok(read.collect())
+        read.collect()
     }
 }
 

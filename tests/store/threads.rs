@@ -67,7 +67,7 @@ async fn for_agent(store: &Store, agent: &str, id: &str) -> Input {
 }
 
 /// The turn with this id, claimed and begun by [`ME`].
-async fn claimed(store: &Store, id: &str) -> Held {
+pub async fn claimed(store: &Store, id: &str) -> Held {
     let claimed = store.claim(ME, &knows(&["turn v1"]), 10, at(20)).await.unwrap();
     let run = claimed.iter().find(|run| run.id.as_str() == id);
     Held::of(run.unwrap_or_else(|| panic!("{id} is not due; due are {claimed:?}")))
@@ -356,7 +356,7 @@ each_store! {
             messages: vec![message("m1"), message("m2")],
             shown: vec![json(r#""a""#), json(r#""b""#)],
             suspends: vec![call],
-            settles: Vec::new(),
+            ..ThreadPart::default()
         };
         let turn = store.applied(Commit { thread: Some(Box::new(left)), ..turn.adds([finished("1")]) }).await;
         let history = store.messages(thread, Window::after(0, 10)).await.unwrap();
