@@ -9,6 +9,8 @@ mod common;
 mod lanes;
 #[path = "threads/processors.rs"]
 mod processors;
+#[path = "threads/ready.rs"]
+mod ready;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

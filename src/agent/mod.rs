@@ -5,10 +5,12 @@
 
 mod ask;
 mod call;
+mod instructions;
 pub mod model;
 mod options;
 mod prepare;
 mod processor;
+mod tasks;
 mod tool;
 mod transient;
 mod window;
@@ -18,12 +20,14 @@ use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
+pub use instructions::Instructions;
 pub use options::TurnOptions;
 pub use prepare::{Base, Carried, Changes, Process, Processed, Row, Stage, Stages, changed_reply, shown_reply};
 pub use processor::{
     Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
     StateHook, Stop,
 };
+pub use tasks::{TASKS, Task, TaskStatus};
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
 pub use transient::{Transient, Transients};
 
