@@ -1,4 +1,4 @@
-//! The program `aldis`, with the workflows that come with it.
+//! The program `aldis`, with the workflows and the agent that come with it.
 
 use std::process::ExitCode;
 
@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    aldis::cli::main(aldis::workflows::all())
+    aldis::cli::Program::new(aldis::workflows::all()).agent(aldis::workflows::demo::agent()).main()
 }

@@ -13,3 +13,5 @@ mod kill;
 mod refusals;
 #[path = "cli/support.rs"]
 mod support;
+#[path = "cli/threads.rs"]
+mod threads;

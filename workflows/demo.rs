@@ -19,9 +19,9 @@ const AGREE_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Sum {
     /// The first number.
-    a: f64,
+    a: i64,
     /// The second number.
-    b: f64,
+    b: i64,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -44,7 +44,7 @@ struct Refunded {
 #[must_use]
 pub fn agent() -> Agent {
     let add = Function::new("add", "Adds two numbers.", |_: ToolCallContext, sum: Sum| async move {
-        Ok::<_, Failure>(sum.a + sum.b)
+        sum.a.checked_add(sum.b).ok_or_else(|| Failure::new("the sum is too large").not_retryable())
     });
     let refund = Function::new("refund", "Pays an order back.", |call: ToolCallContext, refund: Refund| async move {
         let key = call.step.idempotency_key().to_owned();

@@ -143,6 +143,8 @@ struct SoFar {
     /// What processors have changed about the next call, and what they carry.
     changes: Changes,
     carried: Carried,
+    /// Whether the last step's answer is not there yet.
+    asking: bool,
     usage: Usage,
     model: String,
     response: Option<String>,
@@ -165,6 +167,7 @@ impl Turn {
             transients: Transients::default(),
             changes: Changes::default(),
             carried: Carried::default(),
+            asking: false,
             usage: Usage::default(),
             model: String::new(),
             response: None,
@@ -365,6 +368,7 @@ impl Turn {
         let ask = {
             let mut so_far = self.so_far();
             so_far.steps += 1;
+            so_far.asking = true;
             let (agent, message) = (self.input.agent.clone(), so_far.message.clone());
             Ask {
                 agent,
@@ -387,6 +391,7 @@ impl Turn {
             self.thread.show(&chunk);
         }
         let mut so_far = self.so_far();
+        so_far.asking = false;
         so_far.text = asked.reply.text();
         so_far.calls.clear();
         so_far.usage += asked.reply.usage;
@@ -497,9 +502,15 @@ impl Turn {
 
     /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
     async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
-        let steps = self.so_far().steps;
+        let (steps, asking) = {
+            let so_far = self.so_far();
+            (so_far.steps, so_far.asking)
+        };
         // What subscribers have seen of an answer under way is in no step's result.
-        let seen = cx.step(&SALVAGE, steps, |cx, _| async move { cx.shown_text().await }).await?;
+        let seen = match asking {
+            true => cx.step(&SALVAGE, steps, |cx, _| async move { cx.shown_text().await }).await?,
+            false => String::new(),
+        };
         self.cut_short(seen, cx.now());
         self.thread.show(&self.chunks.abort());
         let text = self.so_far().text.clone();

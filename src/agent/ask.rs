@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -99,14 +100,15 @@ impl Agents {
     pub async fn ask(&self, cx: StepContext, ask: Ask, options: TurnOptions) -> Result<Asked, Failure> {
         let agent = self.get(&ask.agent).ok_or_else(|| unknown_agent(self, &ask.agent))?;
         let chunks = Chunks::of(cx.run().as_str());
-        if cx.was_showing().await? {
+        let (history, was_showing) = cx.recent(agent.memory).await?;
+        if was_showing {
             let again = chunks.step_start(&ask.message, ask.step, true, ask.at);
             cx.show(vec![Payload::of(&again)?]).await?;
         }
         let messages = match ask.changes.messages() {
             Some(changed) => changed,
             None => {
-                let mut messages = window(cx.history(agent.memory).await?, ask.base.as_ref());
+                let mut messages = window(history, ask.base.as_ref());
                 Transients::place(&ask.transient, &mut messages);
                 messages
             }
@@ -126,7 +128,7 @@ impl Agents {
             request.settings = settings;
         }
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);
-        let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new() };
+        let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new(), write: None };
         let reply = {
             let asking = async {
                 let reply = resolved.ask(request, &deltas).await;
@@ -142,6 +144,8 @@ impl Agents {
                 () = cx.cancelled().cancelled() => return Err(Failure::new("the turn was aborted").not_retryable()),
             }
         };
+        // What was noted is seen before the end of the step is.
+        showing.written().await?;
         let reply = reply.map_err(ModelError::into_failure)?;
         let plans = reply.calls().map(|call| plan(agent, &options, &reply, call)).collect();
         Ok(Asked {
@@ -248,6 +252,8 @@ struct Showing {
     chunks: Chunks,
     pieces: mpsc::Receiver<Delta>,
     shown: Vec<Shown>,
+    /// What is noted and not written yet.
+    write: Option<BoxFuture<'static, Result<(), Failure>>>,
 }
 
 impl Showing {
@@ -255,6 +261,9 @@ impl Showing {
     async fn until_failed(&mut self) -> Failure {
         let mut pieces = Vec::with_capacity(PIECES_MAX);
         loop {
+            if let Err(failure) = self.written().await {
+                return failure;
+            }
             if self.pieces.recv_many(&mut pieces, PIECES_MAX).await == 0 {
                 // The model has said all; its reply is on its way.
                 return std::future::pending().await;
@@ -262,14 +271,17 @@ impl Showing {
             // Noted before it is written: a piece may be shown twice by nobody.
             let chunks: Vec<Value> = pieces.drain(..).map(|piece| self.note(piece)).collect();
             let chunks: Result<Vec<Payload>, _> = chunks.iter().map(Payload::of).collect();
-            let shown = match chunks {
-                Ok(chunks) => self.cx.show(chunks).await,
-                Err(e) => Err(e.into()),
-            };
-            if let Err(failure) = shown {
-                return failure;
-            }
+            let cx = self.cx.clone();
+            self.write = Some(Box::pin(async move { cx.show(chunks?).await }));
         }
+    }
+
+    /// Waits until what was noted is written; may be given up and asked again.
+    async fn written(&mut self) -> Result<(), Failure> {
+        let Some(write) = &mut self.write else { return Ok(()) };
+        let written = write.await;
+        self.write = None;
+        written
     }
 
     fn note(&mut self, piece: Delta) -> Value {

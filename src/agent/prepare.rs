@@ -209,7 +209,7 @@ struct Running {
 impl Running {
     async fn begin(cx: StepContext, agent: &Agent, asks: &Process, options: &TurnOptions) -> Result<Self, Failure> {
         let carried = asks.carried.clone();
-        let history = cx.history(agent.memory).await?;
+        let (history, _) = cx.recent(agent.memory).await?;
         let mut messages = window(history, carried.base.as_ref());
         Transients::place(&carried.transient, &mut messages);
         let reply = match Message::of_row(0, &asks.reply).map(|message| message.body) {

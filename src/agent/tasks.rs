@@ -110,7 +110,7 @@ async fn before(call: &ToolCallContext) -> Result<Vec<Task>, Failure> {
         Some(id) => call.step.messages_named(vec![id]).await?.pop(),
         None => None,
     };
-    let history = call.step.history(CALLS_WITHIN).await?;
+    let (history, _) = call.step.recent(CALLS_WITHIN).await?;
     let after = snapshot.as_ref().map_or(0, |message| message.seq);
     let later: Vec<Message> = history.into_iter().filter(|message| message.seq > after).collect();
     Ok(folded(snapshot.as_ref().and_then(Message::as_signal), &later, Some(&call.call)))

@@ -17,6 +17,7 @@ mod replay;
 mod report;
 mod sequence;
 mod signals;
+mod turns;
 mod workflows;
 
 use std::ffi::OsString;
@@ -46,12 +47,23 @@ pub enum Shape {
     Replay,
     /// One long run: whether a late step costs more than an early one.
     Growth,
+    /// Messages to threads, each answered by an agent.
+    Turn,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Limit, Self::Seq, Self::Latency, Self::Signal, Self::Await, Self::Fanout, Self::Replay, Self::Growth];
+    pub const ALL: [Self; 9] = [
+        Self::Limit,
+        Self::Seq,
+        Self::Latency,
+        Self::Signal,
+        Self::Await,
+        Self::Fanout,
+        Self::Replay,
+        Self::Growth,
+        Self::Turn,
+    ];
 
     /// Its name.
     #[must_use]
@@ -65,6 +77,7 @@ impl Shape {
             Self::Fanout => "fanout",
             Self::Replay => "replay",
             Self::Growth => "growth",
+            Self::Turn => "turn",
         }
     }
 
@@ -92,6 +105,8 @@ pub struct Config {
     pub in_flight: usize,
     /// How many runs wait before the first is signalled.
     pub parked: usize,
+    /// How many messages a long history has.
+    pub history: usize,
     /// How many steps are parallel.
     pub width: u32,
     /// How often shape and limit are measured, by turns; the median counts.
@@ -113,7 +128,7 @@ impl Config {
                 Shape::Latency => 500,
                 Shape::Fanout | Shape::Growth => 1,
                 Shape::Replay => 20,
-                Shape::Limit | Shape::Seq | Shape::Signal | Shape::Await => 2_000,
+                Shape::Limit | Shape::Seq | Shape::Signal | Shape::Await | Shape::Turn => 2_000,
             },
             steps: match shape {
                 Shape::Latency => 1,
@@ -123,6 +138,7 @@ impl Config {
             },
             in_flight: if one_at_a_time { 1 } else { 64 },
             parked: 10_000,
+            history: 100_000,
             width: 1_000,
             rounds: 3,
             again: Vec::new(),
@@ -185,6 +201,7 @@ pub async fn run(shape: Shape, config: &Config) -> Result<Report, Error> {
         ("--steps", config.steps as usize),
         ("--in-flight", config.in_flight),
         ("--parked", config.parked),
+        ("--history", config.history),
         ("--width", config.width as usize),
         ("--rounds", config.rounds),
     ];
@@ -199,5 +216,6 @@ pub async fn run(shape: Shape, config: &Config) -> Result<Report, Error> {
         Shape::Fanout => fanout::shape(config).await,
         Shape::Replay => replay::shape(config).await,
         Shape::Growth => growth::shape(config).await,
+        Shape::Turn => turns::shape(config).await,
     }
 }

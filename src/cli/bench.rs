@@ -16,18 +16,21 @@ pub(super) struct Bench {
     /// What to measure
     #[arg(value_parser = PossibleValuesParser::new(Shape::ALL.map(Shape::name)))]
     shape: String,
-    /// How many runs
-    #[arg(long)]
+    /// How many runs; messages (turn)
+    #[arg(long, alias = "messages")]
     runs: Option<usize>,
     /// How many steps a run has
     #[arg(long)]
     steps: Option<u32>,
-    /// How many runs or senders are under way at the same time
-    #[arg(long)]
+    /// How many runs or senders are under way at the same time; threads (turn)
+    #[arg(long, alias = "threads")]
     in_flight: Option<usize>,
     /// How many runs wait before the first is signalled (await)
     #[arg(long)]
     parked: Option<usize>,
+    /// How many messages the long history has (turn)
+    #[arg(long)]
+    history: Option<usize>,
     /// How many steps are parallel (fanout)
     #[arg(long)]
     width: Option<u32>,
@@ -58,6 +61,7 @@ pub(super) async fn run(desk: &Desk, asked: Bench) -> Result<Exit, Error> {
         steps: asked.steps.unwrap_or(usual.steps),
         in_flight: asked.in_flight.unwrap_or(usual.in_flight),
         parked: asked.parked.unwrap_or(usual.parked),
+        history: asked.history.unwrap_or(usual.history),
         width: asked.width.unwrap_or(usual.width),
         rounds: asked.rounds.unwrap_or(usual.rounds),
         again: vec!["bench-resume".into()],

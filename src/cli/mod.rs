@@ -6,10 +6,12 @@
 //!
 //! SIGKILL at any time loses nothing: what the program has told of is in the store.
 
+mod approve;
 mod bench;
 mod cancel;
 mod completions;
 mod doctor;
+mod engine;
 mod error;
 mod export;
 mod import;
@@ -20,9 +22,11 @@ mod progress;
 mod replay;
 mod run;
 mod runs;
+mod send;
 mod show;
 mod signal;
 mod stop;
+mod thread;
 mod wait;
 mod work;
 
@@ -33,6 +37,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::error::Error;
+use crate::agent::Agent;
+use crate::agent::model::Models;
 use crate::runtime::{Aldis, Client};
 use crate::workflow::Workflow;
 
@@ -76,6 +82,16 @@ enum Command {
     Replay(replay::Replay),
     /// Sends a signal to a run
     Signal(signal::Signal),
+    /// Sends a message to a thread, and shows the answer
+    Send(send::Send),
+    /// Lets a tool call run that waits for approval, or declines it
+    Approve(approve::Approve),
+    /// Ends the run that answers a thread
+    Abort(approve::Abort),
+    /// Lists threads, the one that was changed last first
+    Threads(thread::Threads),
+    /// Prints a thread's history, as people read it or as the model does
+    Thread(thread::Thread),
     /// Asks a run to cancel
     Cancel(cancel::Cancel),
     /// Advances runs until it is stopped
@@ -129,13 +145,27 @@ const REFUSED: u8 = 2;
 #[must_use = "nothing happens before it is run"]
 pub struct Program {
     workflows: Vec<Workflow>,
+    agents: Vec<Agent>,
+    models: Models,
     build: Option<String>,
 }
 
 impl Program {
     /// With these workflows.
     pub fn new(workflows: impl IntoIterator<Item = Workflow>) -> Self {
-        Self { workflows: workflows.into_iter().collect(), build: None }
+        Self { workflows: workflows.into_iter().collect(), agents: Vec::new(), models: Models::new(), build: None }
+    }
+
+    /// And with this agent.
+    pub fn agent(mut self, agent: Agent) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// The models that agents may ask; the offline model alone if nothing is said.
+    pub fn models(mut self, models: Models) -> Self {
+        self.models = models;
+        self
     }
 
     /// Names what the workflows were built from, where the file of the program does not tell: runs that another build
@@ -158,8 +188,9 @@ impl Program {
             Ok(runtime) => runtime,
             Err(source) => return Error::Io { what: "the threads could not be started".into(), source }.told(json),
         };
-        let build = self.build.unwrap_or_else(build_of_this_file);
-        let desk = Desk { common: cli.common, workflows: self.workflows, build };
+        let build = self.build.clone().unwrap_or_else(build_of_this_file);
+        let Self { workflows, agents, models, .. } = self;
+        let desk = Desk { common: cli.common, workflows, agents, models, build };
         match runtime.block_on(run(&desk, cli.command)) {
             Ok(exit) => exit.into(),
             Err(error) => error.told(json),
@@ -176,6 +207,8 @@ pub fn main(workflows: impl IntoIterator<Item = Workflow>) -> ExitCode {
 struct Desk {
     common: Common,
     workflows: Vec<Workflow>,
+    agents: Vec<Agent>,
+    models: Models,
     build: String,
 }
 
@@ -189,7 +222,11 @@ impl Desk {
     }
 
     fn aldis(&self) -> Aldis {
-        Aldis::open(self.store()).workflows(self.workflows.clone()).build(self.build.clone())
+        Aldis::open(self.store())
+            .workflows(self.workflows.clone())
+            .agents(self.agents.clone())
+            .models(self.models.clone())
+            .build(self.build.clone())
     }
 
     /// For commands that want a store that is there: looking must not make one.
@@ -207,6 +244,11 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Journal(asked) => journal::run(desk, asked).await,
         Command::Replay(asked) => replay::run(desk, asked).await,
         Command::Signal(asked) => signal::run(desk, asked).await,
+        Command::Send(asked) => send::run(desk, asked).await,
+        Command::Approve(asked) => approve::run(desk, asked).await,
+        Command::Abort(asked) => approve::abort(desk, asked).await,
+        Command::Threads(asked) => thread::list(desk, asked).await,
+        Command::Thread(asked) => thread::run(desk, asked).await,
         Command::Cancel(asked) => cancel::run(desk, asked).await,
         Command::Work(asked) => work::run(desk, asked).await,
         Command::Migrate => migrate::run(desk).await,

@@ -1,7 +1,6 @@
 //! `aldis run`: starts a run, and waits for its outcome unless told not to.
 //!
-//! Where another process advances the runs of a SQLite file, the run is queued there; if that process ends meanwhile,
-//! this one takes its place. Where nobody does, this process advances runs until its own has settled.
+//! Where another process advances the runs of a SQLite file, the run is queued there.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::engine::with_engine;
 use super::error::Error;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
@@ -20,7 +20,7 @@ use crate::failure::Outcome;
 use crate::id::RunId;
 use crate::payload::Payload;
 use crate::run::{IdempotencyKey, IfClosed, IfOpen, KeyKept, StartOptions};
-use crate::runtime::{self, Client, RunHandle, Runtime, Settled, Shown};
+use crate::runtime::{self, Client, RunHandle, Settled, Shown};
 use crate::store::Started;
 
 /// Starts a run of a workflow, prints its id, and waits for its outcome.
@@ -161,37 +161,11 @@ pub(super) struct After {
 
 /// Waits for a run's outcome. Where nobody advances the runs of the store, this process does meanwhile.
 pub(super) async fn advance_or_wait(desk: &Desk, wanted: Wanted, after: After) -> Result<Exit, Error> {
-    // From here on a signal of the system leaves the run in good order.
-    let stop = Stop::listen()?;
-    match desk.aldis().start().await {
-        Ok(runtime) => {
-            let exit = match wanted.handle(desk, runtime.client()).await {
-                Ok(run) => wait(desk, &run, after, stop).await,
-                Err(error) => Err(error),
-            };
-            runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { after.grace } else { Duration::ZERO }).await?;
-            exit
-        }
-        Err(runtime::Error::EngineElsewhere { .. }) => beside(desk, wanted, after, stop).await,
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Another process advances the runs: it gets the run, and is replaced if it ends first.
-async fn beside(desk: &Desk, wanted: Wanted, after: After, stop: Stop) -> Result<Exit, Error> {
-    let client: Client = desk.aldis().connect().await?;
-    let run = wanted.handle(desk, &client).await?;
-    let successor = tokio::spawn(desk.aldis().standby(true).start());
-    let exit = wait(desk, &run, after, stop).await;
-    if successor.is_finished() {
-        let runtime: Result<Runtime, runtime::Error> =
-            successor.await.map_err(|e| Error::io("the engine ended early")(std::io::Error::other(e)))?;
-        runtime?.drain(Duration::ZERO).await?;
-    } else {
-        successor.abort();
-    }
-    client.store().close().await;
-    exit
+    with_engine(desk, after.grace, async |client, stop| {
+        let run = wanted.handle(desk, &client).await?;
+        wait(desk, &run, after, stop).await
+    })
+    .await
 }
 
 fn input(file: Option<&std::path::Path>) -> Result<Payload, Error> {

@@ -18,8 +18,8 @@ use crate::failure::{AttemptFailure, Failure, Timeout};
 use crate::id::{OpId, RunId, RunKey, ThreadKey};
 use crate::message::Lane;
 use crate::payload::Payload;
-use crate::store::{Chunk, Window};
-use crate::workflow::{Body, Recorder, StepContext, Work};
+use crate::store::Chunk;
+use crate::workflow::{Body, Recent, Recorder, StepContext, Work};
 
 /// A body to run instead of a step's own: it gets the step's input as JSON.
 pub type Mock = Arc<dyn Fn(StepContext, Payload) -> BoxFuture<'static, MockResult> + Send + Sync>;
@@ -347,11 +347,11 @@ impl Recorder for Reports {
         .boxed()
     }
 
-    fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>> {
-        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+    fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>> {
+        let (shared, thread, part, run) = (Arc::clone(&self.shared), self.turn(), self.part(), self.run);
         async move {
-            let rows = shared.store.messages(thread?, Window::latest(i64::MAX, limit)).await?;
-            Ok(rows.into_iter().map(|row| (row.seq, row.content)).collect())
+            let recent = shared.store.recent(thread?, run, limit).await?;
+            Ok((recent.rows, recent.last_part.is_some_and(|last| last == part)))
         }
         .boxed()
     }
@@ -368,11 +368,6 @@ impl Recorder for Reports {
     fn lanes(&self) -> BoxFuture<'static, Result<Vec<Lane>, Failure>> {
         let (shared, thread) = (Arc::clone(&self.shared), self.turn());
         async move { Ok(shared.store.lanes(thread?).await?) }.boxed()
-    }
-
-    fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>> {
-        let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
-        async move { Ok(shared.store.last_part(thread?).await?.is_some_and(|last| last == part)) }.boxed()
     }
 
     fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>> {

@@ -31,6 +31,8 @@ pub(super) enum Woken {
     Begin { begin: Box<Begin>, reply: oneshot::Sender<Result<(), BeginError>> },
     /// This worker has claimed a run.
     Claimed(Box<Run>),
+    /// A run was begun as this worker's own.
+    Owned(Box<History>),
     /// Signals were accepted for a run.
     Signalled { run: RunKey, signals: Vec<Pending> },
     /// A body has something to say.
@@ -247,6 +249,7 @@ impl Driver {
         match woken {
             Woken::Begin { begin, reply } => self.begin(*begin, reply),
             Woken::Claimed(run) => self.claimed(&run),
+            Woken::Owned(history) => self.owned(*history),
             Woken::Signalled { run, signals } => self.signalled(run, signals),
             Woken::Said { run, said } => {
                 if let Some(held) = self.held.get_mut(&run) {
@@ -307,6 +310,15 @@ impl Driver {
             Ok(()) => self.touched.push(run),
             Err(reason) => self.block(run, reason),
         }
+    }
+
+    /// A run that was begun elsewhere in this process: all that would be read of it came along.
+    fn owned(&mut self, history: History) {
+        let run = history.run.key;
+        let mut held = Held::new(State::Loading { again: false });
+        held.counted = true;
+        self.hold(run, held);
+        self.revive(run, Ok(history));
     }
 
     fn claimed(&mut self, run: &Run) {

@@ -81,10 +81,7 @@ async fn beat(shared: &Arc<Shared>) -> Result<u64, Error> {
         }
         shared.look_now();
     }
-    let taken = match store.kind() {
-        Kind::Sqlite => 0,
-        Kind::Postgres => store.take_over(now).await?,
-    };
+    let taken = store.take_over(now).await?;
     store.block_unknown(&options.build, now).await?;
     Ok(taken)
 }

@@ -263,7 +263,8 @@ impl Engine {
     /// Whether another run may be begun here, or should rather wait its turn in the store.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.shared.in_flight.load(Ordering::Relaxed) < self.shared.options.in_flight_max
+        !self.shared.stop.is_cancelled()
+            && self.shared.in_flight.load(Ordering::Relaxed) < self.shared.options.in_flight_max
     }
 
     /// This worker's number.

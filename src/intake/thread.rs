@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::catalogue::Known;
 use super::{CatalogueError, Door};
 use crate::clock::Instant;
-use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
+use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
 use crate::message::{Attributes, Chunks, Message, NewSignal, NewState, Refused, StateMark, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
 use crate::store::{self, Form, Input, LaneChange, NewTurn, NotReceived, Received};
@@ -81,7 +82,8 @@ pub enum InputError {
 }
 
 impl Door {
-    /// Has the store take an input to a thread; `keys` are two of this process's own block.
+    /// Has the store take an input to a thread; `keys` are two of this process's own block. A turn that it begins is
+    /// `worker`'s at once, if that has the agent.
     ///
     /// Names, sizes and both branches' attributes are checked first, whatever is asked (T3.17).
     ///
@@ -93,6 +95,7 @@ impl Door {
         to: To,
         signal: NewSignal,
         options: SendOptions,
+        worker: Option<WorkerKey>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -102,7 +105,7 @@ impl Door {
             checked: signal.check(&self.limits.signals, &branches(&options)),
         };
         let accept = |id: &str, branch: &Attributes| signal.clone().accept(id, at, branch);
-        self.take(keys, to, said, accept, options, at).await
+        self.take((keys, at, worker), to, said, accept, options).await
     }
 
     /// Has the store take a state signal to a thread (T14.5): its version and the tracking of its lane are decided there.
@@ -115,6 +118,7 @@ impl Door {
         to: To,
         state: NewState,
         options: SendOptions,
+        worker: Option<WorkerKey>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -125,24 +129,25 @@ impl Door {
         };
         let thread = to.thread.to_string();
         let accept = |id: &str, branch: &Attributes| state.clone().accept(id, at, branch, thread.as_str(), 0);
-        self.take(keys, to, said, accept, options, at).await
+        self.take((keys, at, worker), to, said, accept, options).await
     }
 
     async fn take(
         &self,
-        keys: (ThreadKey, RunKey),
+        (keys, at, worker): ((ThreadKey, RunKey), Instant, Option<WorkerKey>),
         to: To,
         said: Said,
         accept: impl Fn(&str, &Attributes) -> ThreadSignal,
         options: SendOptions,
-        at: Instant,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let Said { id, digest, lane, checked } = said;
         check_resource(&to.resource)?;
         checked?;
         let workflow = turn_of(&to.agent);
-        let version = match self.catalogue.newest(&self.store, &workflow).await {
-            Ok(known) => known.version(),
+        let (version, worker) = match self.catalogue.newest(&self.store, &workflow).await {
+            Ok(known @ Known::Here(_)) => (known.version(), worker),
+            // A worker that does not have the agent leaves the turn to one that has.
+            Ok(known) => (known.version(), None),
             Err(CatalogueError::Unknown(unknown)) => {
                 let names = unknown.registered.iter().filter_map(|tag| tag.strip_prefix("turn:")?.split(' ').next());
                 let known = names.map(str::to_owned).collect();
@@ -190,6 +195,7 @@ impl Door {
                 version,
                 options: turn,
                 follow_ups: self.limits.follow_ups_max,
+                worker,
             },
             at,
             pending_max: i64::from(self.limits.pending_max),

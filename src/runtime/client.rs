@@ -9,7 +9,7 @@ use super::handle::RunHandle;
 use super::{Error, ExportedRun};
 use crate::clock::Clock;
 use crate::engine::{Begin, Engine};
-use crate::id::{Namespace, RunId, RunKey};
+use crate::id::{Namespace, RunId, RunKey, WorkerKey};
 use crate::intake::{Asked, Door, StartError};
 use crate::journal::Event;
 use crate::payload::Payload;
@@ -221,6 +221,11 @@ impl Client {
                 }
             }));
         }
+    }
+
+    /// The worker here, if it can take another run.
+    pub(super) fn worker(&self) -> Option<WorkerKey> {
+        self.engine().filter(|engine| engine.has_room()).map(|engine| engine.worker())
     }
 
     fn engine(&self) -> Option<Arc<Engine>> {

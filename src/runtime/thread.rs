@@ -170,7 +170,8 @@ impl ThreadHandle {
     /// As [`ThreadHandle::send`].
     pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options).await?;
+        let (signal, received) =
+            self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
         Ok(Sent::of(signal, received))
     }
 
@@ -189,7 +190,7 @@ impl ThreadHandle {
     /// As [`ThreadHandle::state`].
     pub async fn state_with(&self, state: NewState, options: SendOptions) -> Result<StateSent, Error> {
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options).await {
+        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, self.client.worker()).await {
             Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
             Err(InputError::NotReceived(NotReceived::Unchanged { .. })) => {
                 Ok(StateSent::Skipped { reason: SkipReason::Unchanged })

@@ -421,6 +421,9 @@ pub enum Hint {
     },
     /// Some run became due.
     Due,
+    /// A turn was begun for this process's worker, and is its own already. Unlike the others this one is never dropped:
+    /// nobody else would look for the run.
+    Owned(Box<History>),
 }
 
 /// What a store is opened with.

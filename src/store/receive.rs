@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::contract::{Arrival, Commit, Leaves, Lines, NewRun};
+use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
 use super::lanes::{self, LaneChange, Standing};
 use super::open::Store;
 use super::start::CallerTx;
@@ -12,10 +12,11 @@ use super::turns::{self, Entry, Queued};
 use super::writer::{self, Append, Batch, Shared};
 use super::{Addressee, Chunk, Error};
 use crate::clock::Instant;
-use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey};
-use crate::journal::{Event, RunQueued};
+use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey, WorkerKey};
+use crate::journal::{Event, Recorded, RunQueued};
 use crate::message::{Lane, LaneCopy, StateMark};
 use crate::payload::Payload;
+use crate::run::{Run, Status};
 use crate::signal::{Accepted, Pending, SignalKind};
 use crate::thread::{Branch, CHUNKS, INPUT, NewMessage, Route, Routing, TurnInput};
 
@@ -91,6 +92,9 @@ pub struct NewTurn {
     pub options: Payload,
     /// How many turns may follow it without an idle moment (T10.8).
     pub follow_ups: u32,
+    /// The worker of this process that takes it at once, without a claim, if it is still registered; none if it is left to
+    /// whoever claims it.
+    pub worker: Option<WorkerKey>,
 }
 
 /// What became of an input. It is durable.
@@ -172,6 +176,7 @@ pub(super) struct Took {
     new: u64,
     signalled: Vec<(RunKey, Vec<Pending>)>,
     due: bool,
+    owned: Vec<History>,
     shown: Vec<ThreadKey>,
     /// Whether there are threads that were not there before.
     made: bool,
@@ -183,6 +188,9 @@ pub const NEW_THREADS: i64 = 0;
 /// Tells the engine here, subscribers here, and processes elsewhere.
 pub(super) fn announce(shared: &Shared, took: &Took) {
     shared.arrivals.fetch_add(took.new, Ordering::SeqCst);
+    for history in &took.owned {
+        shared.hints.push(Hint::Owned(Box::new(history.clone())));
+    }
     for (run, signals) in &took.signalled {
         shared.signalled(*run, signals.clone());
     }
@@ -232,7 +240,8 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     let changed: Vec<(ThreadKey, &str)> =
         asked.iter().filter_map(|(i, thread)| Some((*thread, inputs[*i].lane.as_ref()?.lane.as_str()))).collect();
     let lanes = lanes::standing(tx.again(), &changed).await?;
-    let mut plan = Plan { due: doubtful, lanes, ..Plan::default() };
+    let workers = registered(tx.again(), inputs).await?;
+    let mut plan = Plan { due: doubtful, lanes, workers, ..Plan::default() };
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
@@ -280,6 +289,12 @@ struct Plan {
     /// Turns that had been held back and become due.
     revived: Vec<Queued>,
     shown: Vec<Append>,
+    /// The workers that are registered, of those that are to take turns at once.
+    workers: Vec<WorkerKey>,
+    /// Turns that were begun for them.
+    owned: Vec<History>,
+    /// Turns that a worker has without knowing it.
+    disowned: Vec<RunKey>,
     /// Threads as they are to stand.
     moved: HashMap<ThreadKey, Moved>,
     due: bool,
@@ -329,6 +344,10 @@ impl Plan {
                 let form = form(input, known.received.branch, known.received.version);
                 self.deliver(i, input, *run, &form);
             }
+            if landed && known.received.route == Route::Wake && input.turn.worker.is_some() {
+                // It landed as a worker's own, and that worker has not heard of it: it is freed, and found by a claim.
+                self.disowned.push(input.turn.run);
+            }
             return Some(Ok(Received { repeat: !landed, ..known.received }));
         }
         if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
@@ -358,10 +377,18 @@ impl Plan {
         let form = &form(input, branch, version);
         let run = match route {
             Route::Wake => {
-                self.begin(input, view, form, Leaves::Due { at: input.at });
+                match input.turn.worker.filter(|worker| self.workers.contains(worker)) {
+                    Some(worker) => {
+                        self.begin(input, view, form, Leaves::Running(worker));
+                        self.own(input, view.key, worker);
+                    }
+                    None => {
+                        self.begin(input, view, form, Leaves::Due { at: input.at });
+                        self.due = true;
+                    }
+                }
                 view.current = Some((input.turn.run, input.turn.id.clone(), input.agent.clone()));
                 self.move_thread(view, input.at);
-                self.due = true;
                 Some(input.turn.id.clone())
             }
             Route::Queue => {
@@ -424,6 +451,33 @@ impl Plan {
         self.begins.commit(begins(new, turn.seed, &asks, leaves, input.at), None);
     }
 
+    /// The turn that was just begun is a worker's own: what it would read of it is known here.
+    fn own(&mut self, input: &Input, thread: ThreadKey, worker: WorkerKey) {
+        let Some(begun) = self.begins.commits.last_mut() else { return };
+        begun.fence = Fence::FIRST;
+        let line = begun.lines.lines.first().and_then(|line| {
+            let json = std::str::from_utf8(begun.lines.json(line)).ok()?;
+            let event = Event::decode(Seq(1), line.kind, line.version, json).ok()?;
+            Some(Recorded { seq: Seq(1), at: line.at, event })
+        });
+        let run = Run {
+            key: begun.run,
+            namespace: input.namespace.clone(),
+            id: input.turn.id.clone(),
+            workflow: input.turn.workflow.clone(),
+            version: input.turn.version,
+            thread: Some(thread),
+            status: Status::Running { worker },
+            fence: Fence::FIRST,
+            head: Seq(1),
+            signals_accepted: 0,
+            signals_pending: 0,
+            created_at: input.at,
+            updated_at: input.at,
+        };
+        self.owned.push(History { run, journal: line.into_iter().collect(), pending: Vec::new() });
+    }
+
     fn deliver(&mut self, i: usize, input: &Input, run: RunKey, form: &Form) {
         self.arrivals.arrivals.push(Arrival {
             to: Addressee::Key(run),
@@ -472,9 +526,12 @@ impl Plan {
             revived,
             shown,
             moved,
+            owned,
+            disowned,
             due,
+            ..
         } = self;
-        let mut took = Took { due, ..Took::default() };
+        let mut took = Took { due, owned, ..Took::default() };
         if !begins.commits.is_empty() {
             let facts = super::commit::rows(tx.again(), &begins, writer::Frame::Inside).await?.commits;
             if let Some(refused) = facts.iter().find(|fact| !fact.is_applied()) {
@@ -521,6 +578,9 @@ impl Plan {
         }
         if !moved.is_empty() {
             move_threads(tx.again(), &moved).await?;
+        }
+        if !disowned.is_empty() {
+            twins!(CallerTx: tx.again(), disown(&disowned))?;
         }
         if !shown.is_empty() {
             took.shown = shown.iter().map(|append| ThreadKey(append.run.0)).collect();
@@ -604,6 +664,18 @@ pub(super) fn begins(new: NewRun, seed: uuid::Uuid, input: &TurnInput, leaves: L
     lines.push(at, &Event::RunQueued(queued));
     // Nobody owns it yet: the first claim makes it the first fence.
     Commit { begins: Some(Box::new(new.clone())), lines, ..Commit::new(new.key, Fence(0), Seq::NONE, leaves, at) }
+}
+
+/// The workers that are registered, of those that are to take turns at once. They stay so until the transaction ends.
+async fn registered(tx: CallerTx<'_>, inputs: &[Input]) -> Result<Vec<WorkerKey>, sqlx::Error> {
+    let mut workers: Vec<i64> = inputs.iter().filter_map(|input| Some(input.turn.worker?.0)).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    if workers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let registered: Vec<i64> = twins!(CallerTx: tx, registered(&workers))?;
+    Ok(registered.into_iter().map(WorkerKey).collect())
 }
 
 /// How the threads stand that inputs are for, by namespace and id. Their rows are locked until the transaction ends.
@@ -738,7 +810,7 @@ pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, ThreadKey, View, ViewRow, stored};
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
     use crate::store::json::Json;
 
     pub(super) async fn look(
@@ -764,6 +836,33 @@ mod sqlite {
         .fetch_all(tx)
         .await?;
         rows.into_iter().map(ViewRow::view).collect()
+    }
+
+    pub(super) async fn disown(tx: &mut SqliteConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+        let mut json = Json::default();
+        for run in runs {
+            json.row().int(run.0);
+        }
+        sqlx::query(
+            "update runs
+             set status = 'due', wake_at = updated_at, worker = null, fence = fence + 1
+             where key in (select value ->> 0 from json_each($1)) and status = 'running' and fence = 1 and head = 1",
+        )
+        .bind(json.done())
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn registered(tx: &mut SqliteConnection, workers: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+        let mut json = Json::default();
+        for worker in workers {
+            json.row().int(*worker);
+        }
+        sqlx::query_scalar("select key from workers where key in (select value ->> 0 from json_each($1))")
+            .bind(json.done())
+            .fetch_all(tx)
+            .await
     }
 
     pub(super) async fn create(tx: &mut SqliteConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
@@ -884,7 +983,7 @@ mod sqlite {
 mod postgres {
     use sqlx::PgConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, ThreadKey, View, ViewRow, stored};
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
 
     /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
     pub(super) async fn look(
@@ -928,6 +1027,32 @@ mod postgres {
         .fetch_all(tx)
         .await?;
         rows.into_iter().map(ViewRow::view).collect()
+    }
+
+    pub(super) async fn disown(tx: &mut PgConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+        let runs: Vec<i64> = runs.iter().map(|run| run.0).collect();
+        sqlx::query(
+            "update runs
+             set status = 'due',
+                 wake_at = updated_at,
+                 worker = null,
+                 fence = fence + 1
+             where key = any ($1)
+               and status = 'running'
+               and fence = 1
+               and head = 1",
+        )
+        .bind(&runs)
+        .execute(tx)
+        .await
+        .map(drop)
+    }
+
+    pub(super) async fn registered(tx: &mut PgConnection, workers: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar("select key from workers where key = any ($1) for key share")
+            .bind(workers)
+            .fetch_all(tx)
+            .await
     }
 
     pub(super) async fn create(tx: &mut PgConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {

@@ -54,16 +54,6 @@ impl Store {
         rows.into_iter().rev().map(Read::try_from).collect()
     }
 
-    /// The part that the last chunk of a thread belongs to.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Closed`].
-    pub async fn last_part(&self, thread: ThreadKey) -> Result<Option<String>, Error> {
-        self.readable().await?;
-        twins!(Inner: &self.0.inner, last_part(RunKey(thread.0), CHUNKS))
-            .map_err(|e| Error::unavailable("read the end of a stream", e))
-    }
-
     /// Values of a stream, in order, from the one after place `after` on; `0` reads from the beginning.
     ///
     /// # Errors
@@ -117,20 +107,6 @@ mod sqlite {
         .bind(stream)
         .bind(limit)
         .fetch_all(&reads.pool)
-        .await
-    }
-
-    pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {
-        sqlx::query_scalar(
-            "select part
-             from streams
-             where run = $1 and stream = $2
-             order by place desc
-             limit 1",
-        )
-        .bind(run.0)
-        .bind(stream)
-        .fetch_optional(&reads.pool)
         .await
     }
 
@@ -279,25 +255,6 @@ pub(super) mod postgres {
                 .bind(stream)
                 .bind(limit)
                 .fetch_all(&mut *connection)
-                .await
-            })
-            .await
-    }
-
-    pub(super) async fn last_part(reads: &Reads, run: RunKey, stream: &str) -> Result<Option<String>, sqlx::Error> {
-        reads
-            .read(|mut connection| async move {
-                sqlx::query_scalar(
-                    "select part
-                     from streams
-                     where run = $1
-                       and stream = $2
-                     order by place desc
-                     limit 1",
-                )
-                .bind(run.0)
-                .bind(stream)
-                .fetch_optional(&mut *connection)
                 .await
             })
             .await

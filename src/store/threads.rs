@@ -19,6 +19,8 @@ pub struct Message {
     pub role: String,
     /// The category of a signal.
     pub category: Option<String>,
+    /// The turn that has added it; none if it was put there from outside.
+    pub run: Option<RunKey>,
     /// When it entered the history; never earlier than the message before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
@@ -46,6 +48,15 @@ pub struct WaitingCall {
     pub expires_at: Option<Instant>,
     /// Whether it waits no longer.
     pub settled: bool,
+}
+
+/// What was last said on a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recent {
+    /// Rows of the history, with their places, in order.
+    pub rows: Vec<(i64, Payload)>,
+    /// The part that the last chunk belongs to.
+    pub last_part: Option<String>,
 }
 
 /// Which messages of a history to read.
@@ -130,6 +141,25 @@ impl Store {
         rows.into_iter().map(Message::try_from).collect()
     }
 
+    /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
+    /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
+    /// the turn began is for the turns that follow (T7.4).
+    ///
+    /// # Errors
+    /// As [`Store::thread`].
+    pub async fn recent(&self, thread: ThreadKey, run: RunKey, limit: usize) -> Result<Recent, Error> {
+        self.readable().await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, limit))
+            .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
+        rows.sort_unstable_by_key(|(seq, ..)| *seq);
+        if let Some(first) = rows.iter().find(|(_, of, _)| *of == Some(run.0)).map(|(seq, ..)| *seq) {
+            rows.retain(|(seq, of, _)| *seq < first || *of == Some(run.0));
+        }
+        let rows = rows.into_iter().map(|(seq, _, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
+        Ok(Recent { rows, last_part })
+    }
+
     /// The tool calls that wait for an answer, of one thread or of all; the one that waits longest first.
     ///
     /// # Errors
@@ -207,6 +237,7 @@ struct MessageRow {
     id: String,
     role: String,
     category: Option<String>,
+    run: Option<i64>,
     created_at: i64,
     content: Vec<u8>,
 }
@@ -215,9 +246,9 @@ impl TryFrom<MessageRow> for Message {
     type Error = Error;
 
     fn try_from(row: MessageRow) -> Result<Self, Error> {
-        let MessageRow { seq, id, role, category, created_at, content } = row;
-        let content = payload_of(content)?;
-        Ok(Self { seq, id, role, category, created_at: Instant(created_at), content })
+        let MessageRow { seq, id, role, category, run, created_at, content } = row;
+        let (run, content) = (run.map(RunKey), payload_of(content)?);
+        Ok(Self { seq, id, role, category, run, created_at: Instant(created_at), content })
     }
 }
 
@@ -255,10 +286,13 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
+/// Rows of a history, in any order, each with its place and its turn; and the part of the last chunk.
+type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
+
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
     use crate::store::json::Json;
 
     pub(super) async fn thread(
@@ -305,19 +339,43 @@ mod sqlite {
         .await
     }
 
+    // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
+    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+        let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
+            "select (select group_concat(
+                         m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
+                     from (select seq, run, content from messages where thread = $1 order by seq desc limit $2) m),
+                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
+        )
+        .bind(thread.0)
+        .bind(limit)
+        .fetch_one(&reads.pool)
+        .await?;
+        let unfold = |row: &str| {
+            let mut fields = row.splitn(3, '\u{1f}');
+            let (seq, run, content) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((seq.parse().ok()?, run.parse().ok(), content.as_bytes().to_vec()))
+        };
+        let folded = folded.unwrap_or_default();
+        let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
+        let rows: Option<Vec<_>> = rows.collect();
+        let rows = rows.ok_or_else(|| sqlx::Error::Decode(format!("the history of thread {thread}").into()))?;
+        Ok((rows, last_part))
+    }
+
     pub(super) async fn messages(
         reads: &Reads,
         thread: ThreadKey,
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and seq > $2 and seq <= $3
              order by seq
@@ -342,7 +400,7 @@ mod sqlite {
             json.row().text(id);
         }
         sqlx::query_as(
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1 and id in (select value ->> 0 from json_each($2))
              order by seq",
@@ -390,7 +448,7 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -446,13 +504,43 @@ mod postgres {
             .await
     }
 
+    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+        let rows: Vec<(Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>)> = reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select m.seq, m.run, m.content, p.part
+                     from (select (
+                             select part
+                             from streams
+                             where run = $1
+                               and stream = 'chunks'
+                             order by place desc
+                             limit 1) as part) p
+                     left join (
+                       select seq, run, content
+                       from messages
+                       where thread = $1
+                       order by seq desc
+                       limit $2) m on true",
+                )
+                .bind(thread.0)
+                .bind(limit)
+                .fetch_all(&mut *connection)
+                .await
+            })
+            .await?;
+        let last_part = rows.first().and_then(|(.., part)| part.clone());
+        let rows = rows.into_iter().filter_map(|(seq, run, content, _)| Some((seq?, run, content?)));
+        Ok((rows.collect(), last_part))
+    }
+
     pub(super) async fn messages(
         reads: &Reads,
         thread: ThreadKey,
         window: Window,
     ) -> Result<Vec<MessageRow>, sqlx::Error> {
         let query = if window.latest {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2
@@ -460,7 +548,7 @@ mod postgres {
              order by seq desc
              limit $4"
         } else {
-            "select seq, id, role, category, created_at, content
+            "select seq, id, role, category, run, created_at, content
              from messages
              where thread = $1
                and seq > $2
@@ -489,7 +577,7 @@ mod postgres {
         reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select seq, id, role, category, created_at, content
+                    "select seq, id, role, category, run, created_at, content
                      from messages
                      where thread = $1
                        and id = any ($2)

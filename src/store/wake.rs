@@ -155,7 +155,9 @@ impl HintQueue {
                 return;
             }
             let due_already = matches!(waiting.hints.back(), Some(Hint::Due));
-            if waiting.hints.len() >= HINTS_MAX || matches!(hint, Hint::Due) {
+            if matches!(hint, Hint::Owned(_)) {
+                waiting.hints.push_back(hint);
+            } else if waiting.hints.len() >= HINTS_MAX || matches!(hint, Hint::Due) {
                 // One word is enough for whatever is due.
                 if due_already {
                     return;
@@ -261,15 +263,17 @@ pub(super) mod sqlite {
     pub(super) async fn changed(reads: &Reads, store: &Store) {
         let mut kept = reads.watcher.lock().await;
         loop {
+            if store.0.shared.open().is_err() {
+                // Who closes the store waits for the watcher's connection.
+                *kept = None;
+                return;
+            }
             let Some(watcher) = &mut *kept else {
                 if let Some(watcher) = watch(reads, store).await {
                     *kept = Some(watcher);
                     return;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
-                if store.0.shared.open().is_err() {
-                    return;
-                }
                 continue;
             };
             let Ok(seen) = data_version(&mut watcher.connection).await else {

@@ -270,12 +270,13 @@ mod sqlite {
         Ok(extended.rows_affected() > 0)
     }
 
+    // The runs whose worker is not there: one that is late may have begun a run after its row was removed.
     pub(super) async fn take_over(tx: &mut SqliteConnection, now: Instant) -> Result<u64, sqlx::Error> {
         writer::begin(CallerTx::Sqlite(tx)).await?;
         let taken = sqlx::query(
             "update runs
              set status = 'due', wake_at = $1, worker = null, fence = fence + 1, updated_at = $1
-             where worker in (select key from workers where lease_until < $1)",
+             where worker is not null and worker not in (select key from workers where lease_until >= $1)",
         )
         .bind(now.0)
         .execute(&mut *tx)

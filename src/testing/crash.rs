@@ -1,7 +1,7 @@
 //! The crash harness: a scenario is played once in peace, then once for every write it makes and every way in which
 //! that write can go wrong. The end must be the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +17,12 @@ use super::kit::{TestKit, after_a_death};
 use super::{Database, Error, Setup};
 use crate::clock::{Instant, VirtualClock};
 use crate::failure::Outcome;
+use crate::journal::{Event, Recorded};
 use crate::payload::Payload;
 use crate::run::StartOptions;
-use crate::runtime::{Ended, RunHandle};
-use crate::store::{self, Fault, Faults};
+use crate::runtime::Ended;
+use crate::store::{self, Fault, Faults, Filter};
+use crate::thread::TurnInput;
 use crate::workflow::{Published, Signal, Update};
 
 /// Plays a scenario with a crash at every write: [`Crash::of`] says with which setup, [`Crash::survives`] plays it.
@@ -71,6 +73,9 @@ pub struct Crashed {
 /// How many worlds there are at the same time.
 const WORLDS_AT_A_TIME: usize = 6;
 
+/// How many runs a process that died is asked for.
+const RUNS_MAX: usize = 10_000;
+
 /// How often a client asks again before it gives up.
 const ASKS_MAX: usize = 20;
 
@@ -103,16 +108,16 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         self
     }
 
-    /// What is recorded depends on who was faster, such as how signals fall into batches: only what the scenario
-    /// returns, how the runs stand at the end, and the invariants are compared.
+    /// What is recorded depends on who was faster, such as how signals fall into batches, or which turn takes them: only
+    /// what the scenario returns, how the runs that are no turns stand at the end, and the invariants are compared.
     pub fn whatever_is_recorded(mut self) -> Self {
         self.journals = Journals::SameEnds;
         self
     }
 
     /// Plays the scenario in every world and demands of each: what the scenario returns, how every run ends, its journal
-    /// and the ledger are as in peace; every history keeps the invariants; every shadow replay agrees; and a crash makes
-    /// no body begin more than once more.
+    /// and the ledger are as in peace; every history keeps the invariants; every shadow replay agrees; a crash makes
+    /// no body begin more than once more, and none begin again whose end was recorded.
     ///
     /// # Errors
     /// What went wrong in peace; or [`Error::Broken`] with the first world that is not as it should be.
@@ -165,6 +170,9 @@ impl<S: Fn(&Ledger) -> Setup> Crash<S> {
         world.run_to_rest().await?;
         let mut played = world.result(value).await?;
         (played.opened, played.writes) = (opened, faults.writes());
+        if self.journals == Journals::SameEnds {
+            played.runs.retain(|name, _| !name.starts_with("turn:"));
+        }
         for lines in played.runs.values_mut() {
             match self.journals {
                 Journals::Same => {}
@@ -253,6 +261,14 @@ struct Inner {
     attempts: Attempts,
     ledger: Ledger,
     faults: Faults,
+    left: std::sync::Mutex<Left>,
+}
+
+/// What a process that died had left behind: steps whose ends are recorded, and how often their bodies were begun.
+#[derive(Debug, Default)]
+struct Left {
+    ended: BTreeSet<(String, String)>,
+    attempts: BTreeMap<Attempt, u32>,
 }
 
 impl World {
@@ -265,6 +281,7 @@ impl World {
             attempts: Attempts::default(),
             ledger,
             faults,
+            left: std::sync::Mutex::default(),
         }));
         let faulty = world.0.setup.clone().store_options(|options| options.faults = Some(world.0.faults.clone()));
         let opened = tokio::select! {
@@ -288,8 +305,41 @@ impl World {
 
     /// Starts the process that follows one that died.
     async fn reopen(&self) -> Result<TestKit, Error> {
+        let left = self.look().await?;
+        *self.0.left.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = left;
         after_a_death(&self.0.setup, &self.0.clock);
         self.open(self.0.setup.clone()).await
+    }
+
+    /// Looks at what there is, while no process advances the runs.
+    async fn look(&self) -> Result<Left, Error> {
+        let client = self.0.setup.aldis(&self.0.database).connect().await?;
+        let mut left = Left { attempts: self.0.attempts.all(), ..Left::default() };
+        for run in client.list(&Filter::default(), RUNS_MAX).await? {
+            let journal: Vec<Recorded> = client.by_key(run.key).await?.journal().await?;
+            let ended = journal.iter().filter_map(|line| match &line.event {
+                Event::StepFinished(e) => Some(&e.op),
+                Event::StepFailed(e) => Some(&e.op),
+                _ => None,
+            });
+            left.ended.extend(ended.map(|op| (run.id.to_string(), op.to_string())));
+        }
+        client.store().close().await;
+        Ok(left)
+    }
+
+    /// Bodies that were begun again although the end of their step was recorded.
+    fn begun_again(&self) -> Vec<String> {
+        let left = self.0.left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let again = self.0.attempts.all().into_iter().filter(|(attempt, times)| {
+            let (run, op, _) = attempt;
+            left.ended.contains(&(run.clone(), op.clone())) && left.attempts.get(attempt) != Some(times)
+        });
+        again
+            .map(|((run, op, _), _)| {
+                format!("run {run}: the body of step {op} was begun again after its end was recorded")
+            })
+            .collect()
     }
 
     /// Asks the kit for something that may be asked twice: if the process dies meanwhile, the next one is asked again.
@@ -364,7 +414,7 @@ impl World {
     /// Sends a signal under the sender's id.
     ///
     /// # Errors
-    /// As [`RunHandle::signal_as`].
+    /// As [`RunHandle::signal_as`](crate::runtime::RunHandle::signal_as).
     pub async fn signal<T: Serialize>(&self, run: &str, id: &str, signal: &Signal<T>, value: &T) -> Result<(), Error> {
         self.ask(async |kit| {
             kit.find(run).await?.signal_as(id, signal, value).await?;
@@ -376,7 +426,7 @@ impl World {
     /// Sends an update under the sender's id and waits for its answer. Time stands still meanwhile.
     ///
     /// # Errors
-    /// As [`RunHandle::update_as`].
+    /// As [`RunHandle::update_as`](crate::runtime::RunHandle::update_as).
     pub async fn update<I: Serialize, O: DeserializeOwned>(
         &self,
         run: &str,
@@ -390,7 +440,7 @@ impl World {
     /// Asks a run to cancel.
     ///
     /// # Errors
-    /// As [`RunHandle::cancel`].
+    /// As [`RunHandle::cancel`](crate::runtime::RunHandle::cancel).
     pub async fn cancel(&self, run: &str, reason: &str) -> Result<(), Error> {
         self.ask(async |kit| {
             kit.find(run).await?.cancel(reason, "scenario").await?;
@@ -447,7 +497,7 @@ impl World {
     /// What a run has published under a name.
     ///
     /// # Errors
-    /// As [`RunHandle::query`].
+    /// As [`RunHandle::query`](crate::runtime::RunHandle::query).
     pub async fn query<T: DeserializeOwned>(&self, run: &str, published: &Published<T>) -> Result<Option<T>, Error> {
         self.ask(async |kit| Ok(kit.find(run).await?.query(published).await?)).await
     }
@@ -479,13 +529,15 @@ impl World {
     }
 
     async fn result<T>(&self, value: T) -> Result<Played<T>, Error> {
-        let (runs, broken) = self
+        let (runs, names, mut broken) = self
             .ask(async |kit| {
-                let mut runs = BTreeMap::new();
+                let (mut runs, mut names) = (BTreeMap::new(), BTreeMap::new());
                 let redact = kit.redact();
                 for run in kit.runs().await? {
-                    let name = unique(&runs, &run);
-                    let mut lines = redact.comparable(&run.journal().await?);
+                    let journal: Vec<Recorded> = run.journal().await?;
+                    let name = unique(&runs, turn(&journal).unwrap_or_else(|| run.id().to_string()));
+                    names.insert(run.id().to_string(), name.clone());
+                    let mut lines = redact.comparable(&journal);
                     lines.push(format!("is {}", run.row().await?.status.word()));
                     runs.insert(name, lines);
                 }
@@ -494,20 +546,37 @@ impl World {
                     Err(Error::Broken { problems }) => problems,
                     Err(e) => return Err(e),
                 };
-                Ok((runs, broken))
+                Ok((runs, names, broken))
             })
             .await?;
+        broken.extend(self.begun_again());
         if let Some(kit) = self.0.kit.lock().await.take() {
             drop(kit.kill().await);
         }
-        let (ledger, attempts) = (self.0.ledger.entries(), self.0.attempts.all());
+        let named = |run: &str| names.get(run).cloned().unwrap_or_else(|| run.to_owned());
+        let ledger = self.0.ledger.entries().into_iter().map(|(key, what)| match key.split_once(' ') {
+            Some((run, op)) => (format!("{} {op}", named(run)), what),
+            None => (key, what),
+        });
+        let attempts = self.0.attempts.all().into_iter().map(|((run, op, n), times)| ((named(&run), op, n), times));
+        let (ledger, attempts) = (ledger.collect(), attempts.collect());
         Ok(Played { value, opened: 0, writes: 0, runs, ledger, attempts, broken })
     }
 }
 
+/// The id of a turn is another in every world: it is named by what it begins with.
+fn turn(journal: &[Recorded]) -> Option<String> {
+    let Event::RunQueued(queued) = &journal.first()?.event else { return None };
+    let input: TurnInput = queued.input.read().ok().filter(|_| queued.workflow.starts_with("turn:"))?;
+    let ids = input.first.iter().filter_map(|signal| {
+        let signal: serde_json::Value = signal.read().ok()?;
+        Some(signal["id"].as_str()?.to_owned())
+    });
+    Some(format!("{} of {} on {}", queued.workflow, ids.collect::<Vec<_>>().join("+"), input.thread))
+}
+
 /// Several runs may have had an id, one after the other.
-fn unique(runs: &BTreeMap<String, Vec<String>>, run: &RunHandle) -> String {
-    let id = run.id().to_string();
+fn unique(runs: &BTreeMap<String, Vec<String>>, id: String) -> String {
     let mut name = id.clone();
     let mut times = 1;
     while runs.contains_key(&name) {

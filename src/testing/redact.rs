@@ -13,6 +13,9 @@ pub struct Redact {
 const TIME: &str = "0000-00-00T00:00:00.000Z";
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
 
+/// Whole numbers in values that are others in every world: the key of a turn's thread, and times.
+const NUMBERS: [&str; 2] = ["\"key\":", "\"at\":"];
+
 impl Redact {
     /// Writes `instead` for `text`.
     #[must_use]
@@ -36,7 +39,7 @@ impl Redact {
         uuids(&times(&text, |at| format!("+{}", seconds(at.since(begin)))))
     }
 
-    /// The lines that must be the same in every world: without places and times, and without what attempts left.
+    /// The lines that must be the same in every world: without places, times and keys, and without what attempts left.
     #[must_use]
     pub(super) fn comparable(&self, journal: &[Recorded]) -> Vec<String> {
         let lasting =
@@ -56,7 +59,8 @@ impl Redact {
         if let Some(seed) = seed(journal) {
             text = text.replace(&format!(":{}:", &seed.simple().to_string()[..8]), ":<seed>:");
         }
-        uuids(&times(&text, |_| "<time>".into())).lines().map(str::to_owned).collect()
+        let text = NUMBERS.iter().fold(times(&text, |_| "<time>".into()), |text, name| number(&text, name));
+        uuids(&text).lines().map(str::to_owned).collect()
     }
 }
 
@@ -77,6 +81,17 @@ fn times(text: &str, instead: impl Fn(Instant) -> String) -> String {
     replace(text, TIME, |found| {
         let at: jiff::Timestamp = found.parse().ok()?;
         Some(instead(Instant(at.as_millisecond())))
+    })
+}
+
+/// Replaces every whole number after `name`.
+fn number(text: &str, name: &str) -> String {
+    let mut parts = text.split(name);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let instead = if rest.len() < part.len() { "<n>" } else { "" };
+        text + name + instead + rest
     })
 }
 
@@ -128,6 +143,7 @@ mod tests {
                     a 0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee until 2026-01-05T09:00:05.250Z";
         let begin = Instant(1_767_603_600_000);
         let text = uuids(&times(text, |at| format!("+{}", seconds(at.since(begin)))));
+        assert_eq!(number(r#""key":12,"at":"noon""#, "\"key\":"), r#""key":<n>,"at":"noon""#);
         insta::assert_snapshot!(text, @"a <uuid 1> b <uuid 2> a <uuid 1> until +5.250s");
     }
 }

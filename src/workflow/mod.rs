@@ -26,4 +26,4 @@ pub use op::{Cancelled, Op};
 pub(crate) use registry::{Checks, Registered};
 pub use registry::{InvalidPayload, Registry, RegistryError, UnknownWorkflow};
 pub(crate) use step::Body;
-pub use step::{CheckpointError, Recorder, Step, StepContext, StepError, StepPolicy};
+pub use step::{CheckpointError, Recent, Recorder, Step, StepContext, StepError, StepPolicy};

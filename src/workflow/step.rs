@@ -182,6 +182,9 @@ pub(super) fn decode_step<O: DeserializeOwned, E: Fault>(
     })
 }
 
+/// Rows of a history with their places, and whether what was last shown was shown by the same step.
+pub type Recent = (Vec<(i64, Payload)>, bool);
+
 /// What the engine does for a body while it runs.
 pub trait Recorder: Send + Sync {
     /// A sign of life, with a checkpoint for the next attempt if there is one.
@@ -193,17 +196,15 @@ pub trait Recorder: Send + Sync {
     /// Appends to what subscribers see of the thread that the run answers; returns once it is durable.
     fn show(&self, chunks: Vec<Payload>) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// The latest rows of the history of that thread, with their places, in order.
-    fn history(&self, limit: usize) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
+    /// The latest rows of the history of that thread, with their places, in order; and whether the last of what its
+    /// subscribers have seen was shown by an attempt at this step.
+    fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>>;
 
     /// Rows of the history of that thread by the ids of their messages, with their places, in order.
     fn messages_named(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
 
     /// How the lanes of that thread stand, by their names.
     fn lanes(&self) -> BoxFuture<'static, Result<Vec<Lane>, Failure>>;
-
-    /// Whether the last of what subscribers have seen was shown by an attempt at this step.
-    fn was_showing(&self) -> BoxFuture<'static, Result<bool, Failure>>;
 
     /// The text that subscribers of that thread have seen of a step under way.
     fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>>;
@@ -318,15 +319,6 @@ impl StepContext {
         self.recorder.show(chunks).await
     }
 
-    /// Whether the last thing that the thread's subscribers have seen was shown by an earlier attempt at this step: then
-    /// it is not part of any result.
-    ///
-    /// # Errors
-    /// If the run is no turn, or the store cannot be read.
-    pub async fn was_showing(&self) -> Result<bool, Failure> {
-        self.recorder.was_showing().await
-    }
-
     /// The text that the thread's subscribers have seen since the last step of a turn began, if that step has not ended.
     ///
     /// # Errors
@@ -335,12 +327,15 @@ impl StepContext {
         self.recorder.shown_text().await
     }
 
-    /// The latest messages of the thread's history, in its order. A row that cannot be read is left out, with a warning.
+    /// The latest messages of the thread's history, in its order, without those that others have put there since the turn
+    /// began (T7.4); a row that cannot be read is left out, with a warning. And whether the last thing that the thread's
+    /// subscribers have seen was shown by an earlier attempt at this step: then it is not part of any result.
     ///
     /// # Errors
     /// If the run is no turn, or the store cannot be read.
-    pub async fn history(&self, limit: usize) -> Result<Vec<Message>, Failure> {
-        Ok(self.read(self.recorder.history(limit).await?))
+    pub async fn recent(&self, limit: usize) -> Result<(Vec<Message>, bool), Failure> {
+        let (rows, was_showing) = self.recorder.recent(limit).await?;
+        Ok((self.read(rows), was_showing))
     }
 
     /// Messages of the thread's history by their ids, in its order; those that are not there are left out.

@@ -20,7 +20,7 @@ fn looking_at_a_store_that_is_not_there_makes_none() {
 #[test]
 fn a_mistyped_workflow_is_refused_with_the_nearest_name() {
     let place = Place::sqlite();
-    insta::assert_snapshot!(refused(&place, &["run", "refnud"]), @r#"aldis: no workflow named "refnud" is registered; registered: refund v1; did you mean "refund"?"#);
+    insta::assert_snapshot!(refused(&place, &["run", "refnud"]), @r#"aldis: no workflow named "refnud" is registered; registered: refund v1, turn:demo v1; did you mean "refund"?"#);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_span_that_cannot_be_read_is_refused() {
 #[test]
 fn machines_are_told_errors_as_one_object() {
     let place = Place::sqlite();
-    insta::assert_snapshot!(refused(&place, &["run", "refnud", "--json"]), @r#"{"error":"no workflow named \"refnud\" is registered; registered: refund v1; did you mean \"refund\"?","code":"workflow_unknown"}"#);
+    insta::assert_snapshot!(refused(&place, &["run", "refnud", "--json"]), @r#"{"error":"no workflow named \"refnud\" is registered; registered: refund v1, turn:demo v1; did you mean \"refund\"?","code":"workflow_unknown"}"#);
     insta::assert_snapshot!(refused(&place, &["shwo", "--json"]), @r#"{"error":"unrecognized subcommand 'shwo'; tip: a similar subcommand exists: 'show'","code":"usage"}"#);
 }
 

@@ -43,6 +43,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
             version: 1,
             options: json(r#"{"maxSteps":5}"#),
             follow_ups: 100,
+            worker: None,
         },
         at: at(10),
         pending_max: 100,
@@ -404,7 +405,7 @@ each_store! {
             let told: Vec<String> = told
                 .filter_map(|hint| match hint {
                     Hint::Signalled { signals, .. } => Some(signals[0].id.clone()),
-                    Hint::Due => None,
+                    Hint::Due | Hint::Owned(_) => None,
                 })
                 .collect();
             assert_eq!(told, [format!("b{lost}")]);

@@ -9,7 +9,7 @@ use aldis::intake::SendOptions;
 use aldis::message::{Category, NewSignal, NewState, ReplyPart};
 use aldis::runtime::{Client, ThreadHandle};
 use aldis::store::{Kind, Window};
-use aldis::testing::{Error, Setup};
+use aldis::testing::{Crash, Error, Setup};
 use aldis::thread::{IfActive, IfIdle};
 use aldis::workflows::demo;
 use serde_json::json;
@@ -359,5 +359,34 @@ each_store! {
         kit.run_to_rest().await?;
         assert_eq!(*seen.lock().unwrap(), [(0, 0), (1, 1), (0, 0)]);
         kit.finish().await?;
+    }
+
+    // T14.14, T15.8: whatever the crash, what hooks have sent is in the history once, and the lane is tracked with it.
+    async fn what_hooks_send_survives_a_crash_at_every_write(kind) {
+        Crash::of(|_| {
+            let lane = Lane { id: "l", says: |hook: &mut StateHook<'_>| {
+                let key = hook.context.step_number().to_string();
+                Ok(Some(NewState::snapshot("", key.clone(), key)))
+            }};
+            let remind = OnStep(On { id: "remind", hook: [Hook::InputStep], body: |hook: &mut InputHook<'_>| {
+                hook.context.send(reminder("mind"))?;
+                Ok(())
+            }});
+            kit(kind).agent(demo::agent().processor(remind).processor(lane))
+        })
+        .whatever_is_recorded()
+        .survives(async |world| {
+            let message = NewSignal { id: Some("m".into()), ..NewSignal::user("/call add {\"a\":1,\"b\":2}") };
+            world.ask(async |kit| Ok(thread(kit).signal(message.clone()).await?.action)).await?;
+            world.run_to_rest().await?;
+            world
+                .ask(async |kit| {
+                    let thread = thread(kit);
+                    let lanes: Vec<_> = thread.lanes().await?.into_iter().map(|it| (it.id, it.version)).collect();
+                    Ok((history(&thread).await?, versions(&thread).await?, lanes, chunks(kit, &thread).await?))
+                })
+                .await
+        })
+        .await?;
     }
 }

@@ -3,6 +3,7 @@
 use aldis::intake::SendOptions;
 use aldis::message::{Category, NewSignal};
 use aldis::runtime::Action;
+use aldis::testing::Crash;
 use aldis::thread::{IfActive, IfIdle};
 
 use crate::common::{agents, chunks, history, thread};
@@ -73,5 +74,17 @@ each_store! {
         assert_eq!(sent.action, Action::Discard);
         assert!(thread.find().await?.is_none());
         kit.finish().await?;
+    }
+
+    // T3.24: whatever the crash, the call has it.
+    async fn it_is_in_its_call_after_a_crash_at_any_write(kind) {
+        Crash::of(|_| agents(kind))
+            .survives(async |world| {
+                let whisper = NewSignal { id: Some("w".into()), ..whisper("psst") };
+                world.ask(async |kit| Ok(thread(kit).signal(whisper.clone()).await?.action)).await?;
+                world.run_to_rest().await?;
+                world.ask(async |kit| history(&thread(kit)).await).await
+            })
+            .await?;
     }
 }

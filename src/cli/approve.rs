@@ -1,0 +1,85 @@
+//! `aldis approve` and `aldis abort`: a person's word on what a thread's run is doing.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::error::Error;
+use super::send::Whose;
+use super::{Desk, Exit, print};
+use crate::id::RunId;
+use crate::runtime::Answer;
+
+/// Lets a tool call run that waits for approval, or answers one that asks. Durable once this returns.
+#[derive(Debug, Args)]
+pub(super) struct Approve {
+    /// The thread's id
+    thread: String,
+    /// The call's id; may be left out if one call waits
+    call: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
+    /// The call must not run
+    #[arg(long)]
+    decline: bool,
+    /// Why, for the model
+    #[arg(long)]
+    reason: Option<String>,
+    /// What a call that asks goes on with, as JSON
+    #[arg(long, value_name = "JSON", conflicts_with = "decline")]
+    resume: Option<String>,
+}
+
+pub(super) async fn run(desk: &Desk, asked: Approve) -> Result<Exit, Error> {
+    let resume: Option<Value> = asked
+        .resume
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|e| Error::Usage(format!("--resume is not JSON: {e}; a text is written '\"so\"'")))?;
+    let client = desk.client().await?;
+    let thread = asked.whose.thread(&client, &asked.thread)?;
+    let call = match asked.call {
+        Some(call) => call,
+        None => match &thread.waiting().await?[..] {
+            [one] => one.call.clone(),
+            [] => return Err(Error::Usage(format!("no call waits for an answer on thread {}", asked.thread))),
+            many => {
+                let calls: Vec<String> = many.iter().map(|it| format!("{} ({})", it.call, it.tool)).collect();
+                return Err(Error::Usage(format!("several calls wait, name one: {}", calls.join(", "))));
+            }
+        },
+    };
+    let run = thread.answer(&call, Answer { approved: !asked.decline, reason: asked.reason, resume }).await?;
+    if desk.json() {
+        print::json(&json!({ "accepted": true, "run": run, "call": call }))?;
+    } else {
+        print::line(&format!("call {call}: {}", if asked.decline { "declined" } else { "approved" }))?;
+    }
+    client.store().close().await;
+    Ok(Exit::Good)
+}
+
+/// Ends the run that answers a thread. What waits goes on with the next run.
+#[derive(Debug, Args)]
+pub(super) struct Abort {
+    /// The thread's id
+    thread: String,
+    #[command(flatten)]
+    whose: Whose,
+    /// Only if this run answers it
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+}
+
+pub(super) async fn abort(desk: &Desk, asked: Abort) -> Result<Exit, Error> {
+    let expected = asked.run.as_ref().map(RunId::parse).transpose()?;
+    let client = desk.client().await?;
+    let aborted = asked.whose.thread(&client, &asked.thread)?.abort("cli", expected.as_ref()).await?;
+    if desk.json() {
+        print::json(&json!({ "aborted": aborted }))?;
+    } else {
+        print::line(if aborted { "aborted" } else { "there is nothing to abort" })?;
+    }
+    client.store().close().await;
+    Ok(Exit::Good)
+}

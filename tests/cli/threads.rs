@@ -1,0 +1,127 @@
+//! Threads from the command line: talking, approving from another terminal, and SIGKILL in between.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::Place;
+
+#[test]
+fn a_message_is_answered_and_stands_in_the_history() {
+    let place = Place::sqlite();
+    let sent = place.aldis(&["send", "t", "Hello"]);
+    assert_eq!((sent.code, sent.out.as_str()), (0, "Hello\n"), "{sent:?}");
+    let called = place.aldis(&["send", "t", "/call add {\"a\":1,\"b\":2}"]);
+    assert_eq!(called.out, "[add {\"a\":1,\"b\":2}]\n[add: 3]\nadd answered 3\n");
+    let history = place.aldis(&["thread", "t"]).out;
+    assert!(history.starts_with("user: Hello\nassistant: Hello\n"), "{history}");
+    assert_eq!(place.aldis(&["threads", "--json"]).json()[0]["state"], "idle");
+}
+
+#[test]
+fn a_thread_of_somebody_else_is_refused() {
+    let place = Place::sqlite();
+    place.aldis(&["send", "t", "Hello"]);
+    let refused = place.aldis(&["send", "t", "Hello", "--resource", "somebody"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("Access denied: thread belongs to a different resource"), "{refused:?}");
+}
+
+#[test]
+fn an_agent_that_is_not_there_is_refused_by_name() {
+    let refused = Place::sqlite().aldis(&["send", "t", "Hello", "--agent", "demi"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("Agent with id demi not found; here are: demo"), "{refused:?}");
+}
+
+/// Waits until a call waits for an answer.
+async fn waiting(place: &Place, thread: &str) -> String {
+    for _ in 0..600 {
+        let threads = place.aldis(&["threads", "--json"]);
+        if threads.code == 0 && threads.json().iter().any(|it| it["id"] == thread && it["state"] == "suspended") {
+            return thread.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no call waits on {thread}: {:?}", place.aldis(&["threads"]));
+}
+
+const TWO_CALLS: &str = "/call add {\"a\":1,\"b\":2}\n/call refund {\"order\":\"A-1\",\"cents\":100}";
+
+/// A turn with two calls is killed while one of them waits for approval; another process goes on. The call that was made
+/// is not made again, the answer comes once, and a subscriber with its cursor sees no gap and no repeat.
+async fn a_killed_turn_goes_on(place: Place) {
+    let talking = place.begin(&["send", "t", TWO_CALLS, "--json"]);
+    waiting(&place, "t").await;
+    talking.kill();
+    let before = place.aldis(&["runs", "--json"]).json();
+    let run = before[0]["id"].as_str().expect("a run").to_owned();
+    let cursor = chunks(&place).await.len();
+    let worker = place.begin(&["work"]);
+    assert_eq!(place.aldis(&["approve", "t"]).code, 0);
+    // The same answer again is the same answer, another one is refused.
+    place.until(&run, "completed").await;
+    let events = place.events(&run);
+    assert_eq!(events.iter().filter(|event| *event == "StepScheduled tool").count(), 2, "{events:?}");
+    let finished = events.iter().filter(|event| *event == "StepFinished").count();
+    assert_eq!(finished, 4, "two model calls and two tool calls: {events:?}");
+    let all = chunks(&place).await;
+    let places: Vec<i64> = all.iter().map(|(place, _)| *place).collect();
+    assert_eq!(places, (1..=all.len() as i64).collect::<Vec<_>>(), "no gap");
+    let kinds: Vec<&str> = all.iter().map(|(_, chunk)| chunk["type"].as_str().unwrap_or_default()).collect();
+    for once in ["start", "data-user-message", "finish"] {
+        assert_eq!(kinds.iter().filter(|kind| **kind == once).count(), 1, "{once}: {kinds:?}");
+    }
+    assert!(!kinds[cursor..].contains(&"tool-call"), "a call is not shown again: {kinds:?}");
+    assert_eq!(worker.stop(), 0);
+    place.remove().await;
+}
+
+/// All chunks of the thread `t`, with their places.
+async fn chunks(place: &Place) -> Vec<(i64, Value)> {
+    let client = aldis::Aldis::open(&place.store).connect().await.unwrap();
+    let thread = client.agent("demo").thread("t", "cli").unwrap().find().await.unwrap().expect("the thread");
+    let read = client.store().chunks(thread.key, 0, 10_000).await.unwrap();
+    client.store().close().await;
+    read.into_iter().map(|it| (it.offset, it.value.read().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_turn_killed_while_it_waits_for_approval_goes_on_in_another_process_on_sqlite() {
+    a_killed_turn_goes_on(Place::sqlite()).await;
+}
+
+#[tokio::test]
+async fn a_turn_killed_while_it_waits_for_approval_goes_on_in_another_process_on_postgres() {
+    a_killed_turn_goes_on(Place::postgres().await).await;
+}
+
+// Case 3 of section 23: wake, joined, queued and persisted input, each killed right after it was acknowledged.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill() {
+    let place = Place::sqlite();
+    // A call that waits for approval keeps the turn under way.
+    let talking = place.begin(&["send", "t", "/call refund {\"order\":\"A-1\",\"cents\":100}", "--json"]);
+    assert!(talking.first.contains("\"action\":\"wake\""), "{}", talking.first);
+    let joined = place.aldis(&["send", "t", "/say joined", "--detach", "--json"]);
+    assert_eq!(joined.json()[0]["action"], "deliver", "{joined:?}");
+    let queued = place.aldis(&["send", "t", "/say queued", "--queue", "--detach", "--json"]);
+    assert_eq!(queued.json()[0]["action"], "deliver");
+    waiting(&place, "t").await;
+    talking.kill();
+    let worker = place.begin(&["work"]);
+    assert_eq!(place.aldis(&["approve", "t"]).code, 0);
+    let mut history = String::new();
+    for _ in 0..400 {
+        history = place.aldis(&["thread", "t"]).out;
+        if history.contains("assistant: queued") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let lines: Vec<&str> = history.lines().filter(|line| line.contains("assistant: ")).collect();
+    assert_eq!(lines[lines.len() - 2..], ["assistant: joined", "assistant: queued"], "{history}");
+    assert_eq!(history.matches("/say joined").count(), 1);
+    assert_eq!(history.matches("/say queued").count(), 1);
+    assert_eq!(worker.stop(), 0);
+}
