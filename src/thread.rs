@@ -299,6 +299,26 @@ pub struct NewCall {
     pub expires_at: Option<Instant>,
 }
 
+/// How a lane stands with a state signal that a turn adds to the history (T14.8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLane {
+    /// The lane.
+    pub lane: String,
+    /// The signal, which the same commit adds.
+    pub signal: String,
+    /// The producer's name for its content.
+    pub cache_key: String,
+    /// Whether it is a change (`delta`) rather than the whole truth.
+    pub is_delta: bool,
+    /// The version that it is thought to have. If the lane has moved on meanwhile, it gets the next one, in its row and
+    /// its echo too: nobody's state is overwritten in silence.
+    pub version: u64,
+    /// Whether the lane said this already, and its copy was out of sight: then its version stays (T14.10).
+    pub again: bool,
+    /// The lane's signals in the window, as JSON.
+    pub window: Payload,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

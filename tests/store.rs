@@ -22,6 +22,8 @@ mod fault;
 mod history;
 #[path = "store/import.rs"]
 mod import;
+#[path = "store/lanes.rs"]
+mod lanes;
 #[path = "store/open.rs"]
 mod open;
 #[path = "store/postgres.rs"]

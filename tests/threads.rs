@@ -15,11 +15,17 @@ mod delegates;
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[path = "threads/lanes.rs"]
+mod lanes;
 #[cfg(feature = "mcp")]
 #[path = "threads/mcp.rs"]
 mod mcp;
+#[path = "threads/processors.rs"]
+mod processors;
 #[path = "threads/queue.rs"]
 mod queue;
+#[path = "threads/ready.rs"]
+mod ready;
 #[path = "threads/routing.rs"]
 mod routing;
 #[path = "threads/streams.rs"]
@@ -28,3 +34,5 @@ mod streams;
 mod talk;
 #[path = "threads/tools.rs"]
 mod tools;
+#[path = "threads/transient.rs"]
+mod transient;

@@ -8,14 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aldis::agent::model::Usage;
-use aldis::agent::{Agents, Ask, Asked, Call, Called, Plan, TurnOptions};
+use aldis::agent::{
+    Agents, Ask, Asked, Call, Called, Carried, Changes, FinishedStep, Plan, Process, Processed, Sending, Stage, Stages,
+    Stop, Transients, TurnOptions, changed_reply, shown_reply,
+};
 use aldis::clock::Instant;
 use aldis::message::{
-    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, DENIED, Finished, Invocation, Message, Reply, ReplyPart,
-    ThreadSignal, Tokens, ToolCall,
+    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, DENIED, Finished, Invocation, Message, Mode, Reply,
+    ReplyPart, ThreadSignal, Tokens, ToolCall,
 };
 use aldis::payload::Payload;
-use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewCall, TurnInput, turn_of};
+use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewCall, NewLane, TurnInput, turn_of};
 use aldis::workflow::{Crew, Raced, Request, ThreadDesk};
 use aldis::{Context, Failure, Signal, Step, StepContext, StepError, Update, Workflow};
 use schemars::JsonSchema;
@@ -39,6 +42,10 @@ pub const UNSEND: Update<Unsend, Unsent> = Update::new("unsend");
 const MODEL: Step<Ask, Asked> =
     Step::new("model").attempts(5).backoff(Duration::from_secs(1), 2.0, Duration::from_secs(60)).jitter(0.2);
 const TOOL: Step<Call, Called> = Step::new("tool");
+/// Processors: before a call of the model, after it, and at the end of the turn (T15.1).
+const PREPARE: Step<Process, Processed> = Step::new("prepare");
+const REVIEW: Step<Process, Processed> = Step::new("review");
+const CONCLUDE: Step<Process, Processed> = Step::new("conclude");
 const SALVAGE: Step<u32, String> = Step::new("salvage");
 const RESULTS: Step<Vec<CallResult>, Vec<Settled>> = Step::new("results");
 
@@ -192,6 +199,8 @@ struct Turn {
     agents: Agents,
     input: Arc<TurnInput>,
     options: Arc<TurnOptions>,
+    /// Which steps of processors it has.
+    stages: Stages,
     so_far: Arc<Mutex<SoFar>>,
 }
 
@@ -203,6 +212,11 @@ struct SoFar {
     /// Whether it stands in the history already.
     written: bool,
     steps: u32,
+    /// What has entered for the next call only.
+    transients: Transients,
+    /// What processors have changed about the next call, and what they carry.
+    changes: Changes,
+    carried: Carried,
     /// Whether the last step's answer is not there yet.
     asking: bool,
     usage: Usage,
@@ -224,6 +238,9 @@ impl Turn {
             reply: Reply::default(),
             written: false,
             steps: 0,
+            transients: Transients::default(),
+            changes: Changes::default(),
+            carried: Carried::default(),
             asking: false,
             usage: Usage::default(),
             model: String::new(),
@@ -234,6 +251,7 @@ impl Turn {
         Ok(Self {
             thread: cx.thread(&input),
             chunks: Chunks::of(cx.run().as_str()),
+            stages: agents.stages(&input.agent),
             agents,
             input: Arc::new(input),
             options: Arc::new(options),
@@ -297,19 +315,125 @@ impl Turn {
         Ok(!settled.is_empty())
     }
 
-    /// Signals enter the transcript, each echoed, in this order (T6.4).
+    /// Signals enter the transcript, each echoed, in this order (T6.4). A transient one enters the next call only (T3.19).
     fn enter(&self, signals: Vec<ThreadSignal>, at: Instant) {
         for signal in signals {
-            let signal = signal.entered(at);
+            self.enter_one(signal, true, at);
+        }
+    }
+
+    fn enter_one(&self, signal: ThreadSignal, echo: bool, at: Instant) {
+        let signal = signal.entered(at);
+        if echo {
             self.thread.show(&self.chunks.echo(&signal));
+        }
+        if signal.transient {
+            self.so_far().transients.add(signal);
+        } else {
+            self.so_far().transients.precede(&signal.id);
             self.thread.add(&Message::of_signal(0, signal, at));
         }
+    }
+
+    /// Has processors look, and does what they say. Some if the turn is to end.
+    async fn process(&self, cx: &Context, stage: Stage) -> Result<Option<Stop>, Failure> {
+        let step = match stage {
+            Stage::Input if self.stages.input => &PREPARE,
+            Stage::Output if self.stages.output => &REVIEW,
+            Stage::Result if self.stages.result => &CONCLUDE,
+            _ => return Ok(None),
+        };
+        let asks = {
+            let so_far = self.so_far();
+            let before = stage == Stage::Input;
+            Process {
+                stage,
+                agent: self.input.agent.clone(),
+                thread: self.input.thread.to_string(),
+                resource: self.input.resource.clone(),
+                step: so_far.steps + u32::from(before),
+                at: cx.now(),
+                reply: if before { Value::Null } else { shown_reply(&so_far.reply, cx.now()) },
+                carried: Carried { transient: so_far.transients.all().to_vec(), ..so_far.carried.clone() },
+            }
+        };
+        let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));
+        let body = move |cx: StepContext, asks: Process| {
+            let (agents, options) = (agents.clone(), Arc::clone(&options));
+            async move { agents.process(cx, asks, (*options).clone()).await }
+        };
+        let processed = cx.step(step, asks, body).await?;
+        let changed = changed_reply(&processed);
+        let Processed { sent, changes, base, scratch, stop, .. } = processed;
+        {
+            let mut so_far = self.so_far();
+            so_far.changes = changes;
+            so_far.carried.base = base.or(so_far.carried.base.take());
+            if !scratch.is_empty() {
+                so_far.carried.scratch = scratch;
+            }
+            if let Some(changed) = changed {
+                so_far.text = changed.whole_text();
+                so_far.reply = changed;
+            }
+        }
+        if stage != Stage::Input {
+            self.write(cx.now());
+        } else if !sent.is_empty() {
+            // What is sent before a call closes the assistant message, as a boundary does (T15.2).
+            self.open_message(cx.uuid().to_string());
+        }
+        self.enter_sent(sent, cx.now());
+        Ok(stop)
+    }
+
+    /// What processors have sent enters the transcript, in the order of their calls (T15.2, T15.3).
+    fn enter_sent(&self, sent: Vec<Sending>, at: Instant) {
+        for Sending { signal, window, again, quiet } in sent {
+            if let Some(mark) = &signal.state {
+                self.thread.track(NewLane {
+                    lane: mark.id.clone(),
+                    signal: signal.id.clone(),
+                    cache_key: mark.cache_key.clone(),
+                    is_delta: mark.mode == Mode::Delta,
+                    version: mark.version,
+                    again,
+                    window: Payload::of(&window).unwrap_or_else(|_| Payload::null()),
+                });
+            }
+            self.enter_one(signal, !quiet, at);
+        }
+    }
+
+    /// Another assistant message begins.
+    fn open_message(&self, id: String) {
+        let mut so_far = self.so_far();
+        so_far.message = id;
+        so_far.reply = Reply::default();
+        so_far.written = false;
+    }
+
+    /// A processor has ended the turn (T15.7).
+    fn stopped(&self, cx: &Context, stop: &Stop) -> Turned {
+        self.write(cx.now());
+        self.thread.show(&self.chunks.tripwire(&stop.reason, &stop.processor_id));
+        let closed = self.so_far().message.clone();
+        let ended = Ended { reason: "tripwire", continued: false, next: None };
+        self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
+        let so_far = self.so_far();
+        Turned { reason: "tripwire".to_owned(), steps: so_far.steps, text: so_far.text.clone() }
     }
 
     /// The loop of steps (T10.1).
     async fn work(self, cx: Context) -> Result<Turned, Failure> {
         loop {
+            if let Some(stop) = self.process(&cx, Stage::Input).await? {
+                return Ok(self.stopped(&cx, &stop));
+            }
             let asked = self.ask(&cx).await?;
+            if let Some(stop) = self.process(&cx, Stage::Output).await? {
+                return Ok(self.stopped(&cx, &stop));
+            }
             let elsewhere = self.run_calls(&cx, &asked).await?;
             // Stop conditions first: what is not taken here begins the next turn (T10.7).
             let steps = self.so_far().steps;
@@ -322,19 +446,29 @@ impl Turn {
             let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
             if let Some(next) = &next {
                 self.enter(taken, cx.now());
-                let mut so_far = self.so_far();
-                so_far.message.clone_from(next);
-                so_far.reply = Reply::default();
-                so_far.written = false;
+                self.open_message(next.clone());
             }
             let ended = Ended { reason: &reason, continued, next: next.as_deref() };
             self.thread.show(&self.finished(&closed, ended, Some(asked.reply.usage), cx.now(), Chunks::step_finish));
+            self.note_step();
             if !continued {
+                if let Some(stop) = self.process(&cx, Stage::Result).await? {
+                    return Ok(self.stopped(&cx, &stop));
+                }
                 let ended = Ended { reason: &reason, continued: false, next: None };
                 self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
                 let so_far = self.so_far();
                 return Ok(Turned { reason, steps, text: so_far.text.clone() });
             }
+        }
+    }
+
+    /// Processors are told of the steps that have ended.
+    fn note_step(&self) {
+        if self.stages != Stages::default() {
+            let mut so_far = self.so_far();
+            let step = FinishedStep { text: so_far.text.clone(), calls: so_far.calls.clone() };
+            so_far.carried.steps.push(step);
         }
     }
 
@@ -345,7 +479,15 @@ impl Turn {
             so_far.steps += 1;
             so_far.asking = true;
             let (agent, message) = (self.input.agent.clone(), so_far.message.clone());
-            Ask { agent, step: so_far.steps, message, at: cx.now() }
+            Ask {
+                agent,
+                step: so_far.steps,
+                message,
+                at: cx.now(),
+                transient: so_far.transients.take(),
+                changes: std::mem::take(&mut so_far.changes),
+                base: so_far.carried.base.clone(),
+            }
         };
         self.thread.show(&self.chunks.step_start(&ask.message, ask.step, false, ask.at));
         let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));

@@ -4,6 +4,9 @@
 --           input to a thread, and every commit of one of its turns, is judged against this row.
 -- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal.
 -- inputs    What was accepted, by the sender's id and key, with where it went: a repeat gets the same answer.
+--           A state signal's `version` is its place in its lane.
+-- lanes     The tracking of state signals: what a lane's current one is. `copies` are the lane's signals that the model
+--           could see when that one was accepted.
 -- queue     What waits for the current turn to end, by `place`: turns (`turn`), and what subscribers are shown of signals
 --           that were put into the history meanwhile (`shown`).
 -- calls     Tool calls that wait for an answer from outside, of turns that are suspended; a settled one stays, so that
@@ -58,11 +61,25 @@ create table inputs (
     branch text not null check (branch in ('active', 'idle')),
     route text not null check (route in ('wake', 'deliver', 'queue', 'persist', 'discard')),
     run text,
+    version integer,
     accepted_at integer not null,
     unique (thread, id)
 );
 
 create index inputs_key on inputs (thread, key) where key is not null;
+
+create table lanes (
+    thread integer not null,
+    lane text not null,
+    cache_key text not null,
+    mode text not null check (mode in ('snapshot', 'delta')),
+    version integer not null,
+    last_signal text not null,
+    last_snapshot text,
+    updated_at integer not null,
+    copies blob not null,
+    unique (thread, lane)
+);
 
 create table queue (
     thread integer not null,

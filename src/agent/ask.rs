@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, ToolSpec};
+use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, Settings, ToolSpec};
 use super::options::TurnOptions;
+use super::prepare::{Base, Changes, window};
 use super::tool::Tool;
+use super::transient::{Transient, Transients};
 use super::{Agent, Agents};
 use crate::clock::Instant;
 use crate::failure::{Failure, Fault};
@@ -32,6 +34,15 @@ pub struct Ask {
     pub message: String,
     /// When the step was begun.
     pub at: Instant,
+    /// Signals that are in this prompt only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transient: Vec<Transient>,
+    /// What processors have changed about it.
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub changes: Changes,
+    /// What they have changed for the whole turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
 }
 
 /// What a model step came to: the answer, and all that was decided about it, so that nothing is decided again.
@@ -96,9 +107,29 @@ impl Agents {
             let again = chunks.step_start(&ask.message, ask.step, true, ask.at);
             cx.show(vec![Payload::of(&again)?]).await?;
         }
-        let resolved = self.models.resolve(&agent.model).map_err(Fault::into_failure)?;
-        let tools = agent.toolbox().await?;
-        let request = request(agent, &tools, &options, &history);
+        let messages = match ask.changes.messages() {
+            Some(changed) => changed,
+            None => {
+                let mut messages = window(history, ask.base.as_ref());
+                Transients::place(&ask.transient, &mut messages);
+                messages
+            }
+        };
+        let Changes { model, system, tools, tool_choice, settings, .. } = ask.changes;
+        let options = TurnOptions {
+            active_tools: tools.or(options.active_tools),
+            tool_choice: tool_choice.or(options.tool_choice),
+            ..options
+        };
+        let resolved = self.models.resolve(model.as_ref().unwrap_or(&agent.model)).map_err(Fault::into_failure)?;
+        let toolbox = agent.toolbox().await?;
+        let mut request = request(agent, &toolbox, &options, &messages);
+        if let Some(system) = system.or(ask.base.and_then(|base| base.system)) {
+            request.system = system;
+        }
+        if let Some(settings) = settings {
+            request.settings = settings;
+        }
         let (deltas, pieces) = Deltas::channel(PIECES_MAX);
         let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new(), write: None };
         let reply = {
@@ -119,7 +150,7 @@ impl Agents {
         // What was noted is seen before the end of the step is.
         showing.written().await?;
         let reply = reply.map_err(ModelError::into_failure)?;
-        let plans = reply.calls().map(|call| plan(&tools, &options, &reply, call)).collect();
+        let plans = reply.calls().map(|call| plan(&toolbox, &options, &reply, call)).collect();
         Ok(Asked {
             plans,
             shown: showing.shown,
@@ -130,7 +161,7 @@ impl Agents {
     }
 }
 
-fn unknown_agent(agents: &Agents, name: &str) -> Failure {
+pub(super) fn unknown_agent(agents: &Agents, name: &str) -> Failure {
     let known: Vec<&str> = agents.all().map(|agent| agent.name()).collect();
     Failure::new(format!("Agent with id {name} not found; here are: {}", known.join(", ")))
         .code("agent_unknown")
@@ -139,7 +170,6 @@ fn unknown_agent(agents: &Agents, name: &str) -> Failure {
 
 /// What is asked of the model: instructions, the window of the history, the tools that may be called.
 fn request(agent: &Agent, tools: &[Arc<dyn Tool>], options: &TurnOptions, history: &[Message]) -> Request {
-    let instructions = options.instructions.as_ref().unwrap_or(&agent.instructions);
     let mut messages: Vec<PromptMessage> = Vec::new();
     for message in history {
         let (prompt, warnings) = message.prompt();
@@ -159,14 +189,25 @@ fn request(agent: &Agent, tools: &[Arc<dyn Tool>], options: &TurnOptions, histor
         input_schema: tool.input_schema.clone(),
     }));
     Request {
-        system: if instructions.is_empty() { Vec::new() } else { vec![instructions.clone()] },
+        system: system(agent, options),
         messages,
         tools,
         tool_choice: options.tool_choice.clone().unwrap_or_default(),
-        settings: options.model_settings.as_ref().map_or(agent.settings.clone(), |it| it.over(&agent.settings)),
+        settings: settings(agent, options),
         output_schema: options.structured_output.as_ref().map(|output| output.schema.clone()),
         ..Request::default()
     }
+}
+
+/// The texts above the conversation, unless processors say otherwise.
+pub(super) fn system(agent: &Agent, options: &TurnOptions) -> Vec<String> {
+    let instructions = options.instructions.as_ref().unwrap_or(&agent.instructions);
+    if instructions.is_empty() { Vec::new() } else { vec![instructions.clone()] }
+}
+
+/// How the model is to answer, unless processors say otherwise.
+pub(super) fn settings(agent: &Agent, options: &TurnOptions) -> Settings {
+    options.model_settings.as_ref().map_or(agent.settings.clone(), |it| it.over(&agent.settings))
 }
 
 /// What is to become of a call. Decided once, here: it is recorded with the answer.

@@ -1,4 +1,4 @@
-//! Agents: what answers on a thread. Their declaration, their tools, and the models that they ask.
+//! Agents: what answers on a thread. Their declaration, their tools, their processors, and the models that they ask.
 //!
 //! An agent is asked and its tools are run from inside steps of a turn, never from workflow code: what they answer is
 //! recorded by the step, and after a crash only what was not recorded is done again. Knows no store and no journal.
@@ -6,12 +6,18 @@
 mod ask;
 mod call;
 mod host;
+mod instructions;
 #[cfg(feature = "mcp")]
 mod mcp;
 pub mod model;
 mod options;
+mod prepare;
+mod processor;
+mod tasks;
 mod tool;
 mod toolset;
+mod transient;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +26,19 @@ pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
 pub use host::DELEGATIONS_MAX;
 pub(crate) use host::{Delegated, Host, LateHost, while_resting};
+pub use instructions::Instructions;
 #[cfg(feature = "mcp")]
 pub use mcp::{IDEMPOTENCY_KEY, McpServer};
 pub use options::TurnOptions;
+pub use prepare::{Base, Carried, Changes, Process, Processed, Row, Stage, Stages, changed_reply, shown_reply};
+pub use processor::{
+    Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
+    StateHook, Stop,
+};
+pub use tasks::{TASKS, Task, TaskStatus};
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
 pub use toolset::Toolset;
+pub use transient::{Transient, Transients};
 
 use model::{Models, Settings};
 
@@ -47,6 +61,7 @@ pub struct Agent {
     pub(crate) settings: Settings,
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) toolsets: Vec<Arc<dyn Toolset>>,
+    pub(crate) processors: Vec<Arc<dyn Processor>>,
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
@@ -64,6 +79,7 @@ impl Agent {
             settings: Settings::default(),
             tools: Vec::new(),
             toolsets: Vec::new(),
+            processors: Vec::new(),
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,
@@ -108,6 +124,13 @@ impl Agent {
     #[must_use]
     pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
         self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// Gives it a processor; they run in this order (T14.13).
+    #[must_use]
+    pub fn processor(mut self, processor: impl Processor + 'static) -> Self {
+        self.processors.push(Arc::new(processor));
         self
     }
 

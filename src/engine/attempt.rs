@@ -16,6 +16,7 @@ use super::live::{OpenStep, Said, panic_message};
 use crate::clock::Instant;
 use crate::failure::{AttemptFailure, Failure, Timeout};
 use crate::id::{OpId, RunId, RunKey, ThreadKey};
+use crate::message::Lane;
 use crate::payload::Payload;
 use crate::store::Chunk;
 use crate::workflow::{Body, Recent, Recorder, StepContext, Work};
@@ -353,6 +354,20 @@ impl Recorder for Reports {
             Ok((recent.rows, recent.last_part.is_some_and(|last| last == part)))
         }
         .boxed()
+    }
+
+    fn messages_named(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>> {
+        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+        async move {
+            let rows = shared.store.messages_named(thread?, &ids).await?;
+            Ok(rows.into_iter().map(|row| (row.seq, row.content)).collect())
+        }
+        .boxed()
+    }
+
+    fn lanes(&self) -> BoxFuture<'static, Result<Vec<Lane>, Failure>> {
+        let (shared, thread) = (Arc::clone(&self.shared), self.turn());
+        async move { Ok(shared.store.lanes(thread?).await?) }.boxed()
     }
 
     fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>> {

@@ -710,8 +710,8 @@ impl Opening {
 }
 
 fn part_of(thread: ThreadKey, effects: ThreadEffects) -> ThreadPart {
-    let ThreadEffects { messages, shown, suspends, settles } = effects;
-    ThreadPart { thread, messages, shown, suspends, settles }
+    let ThreadEffects { messages, shown, suspends, settles, lanes } = effects;
+    ThreadPart { thread, messages, shown, suspends, settles, lanes }
 }
 
 fn looked_up(asked: &[Recorded]) -> HashMap<OpId, Vec<Taken>> {

@@ -5,10 +5,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::catalogue::Known;
 use super::{CatalogueError, Door};
+use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
-use crate::message::{Attributes, Chunks, Message, NewSignal, Refused, ThreadSignal};
+use crate::message::{Attributes, Chunks, Message, NewSignal, NewState, Refused, StateMark, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
-use crate::store::{self, Form, Input, NewTurn, NotReceived, Received};
+use crate::store::{self, Form, Input, LaneChange, NewTurn, NotReceived, Received};
 use crate::thread::{Branch, CallResult, IfActive, IfIdle, InvalidResource, Routing, check_resource, turn_of};
 
 /// Which thread an input is for, and which agent is to answer.
@@ -97,15 +98,56 @@ impl Door {
         options: SendOptions,
         worker: Option<WorkerKey>,
     ) -> Result<(ThreadSignal, Received), InputError> {
-        check_resource(&to.resource)?;
-        signal.check(&self.limits.signals, &[&options.active_attributes, &options.idle_attributes])?;
-        let (workflow, version, worker) = self.turn_of(&to.agent, worker).await?;
         let at = self.clock.now();
+        let said = Said {
+            id: signal.id.clone().unwrap_or_else(new_id),
+            digest: signal.digest(),
+            lane: None,
+            checked: signal.check(&self.limits.signals, &branches(&options)),
+        };
+        let accept = |id: &str, branch: &Attributes| signal.clone().accept(id, at, branch);
+        self.take((keys, at, worker), to, said, accept, options).await
+    }
+
+    /// Has the store take a state signal to a thread (T14.5): its version and the tracking of its lane are decided there.
+    ///
+    /// # Errors
+    /// [`InputError`]; nothing was written. [`NotReceived::Unchanged`] if the lane says this already (T14.4).
+    pub async fn receive_state(
+        &self,
+        keys: (ThreadKey, RunKey),
+        to: To,
+        state: NewState,
+        options: SendOptions,
+        worker: Option<WorkerKey>,
+    ) -> Result<(ThreadSignal, Received), InputError> {
+        let at = self.clock.now();
+        let said = Said {
+            id: new_id(),
+            digest: state.digest(),
+            lane: Some(LaneChange { lane: state.id.clone(), cache_key: state.cache_key.clone(), mode: state.mode }),
+            checked: state.check(&self.limits.signals, &branches(&options)),
+        };
+        let thread = to.thread.to_string();
+        let accept = |id: &str, branch: &Attributes| state.clone().accept(id, at, branch, thread.as_str(), 0);
+        self.take((keys, at, worker), to, said, accept, options).await
+    }
+
+    async fn take(
+        &self,
+        (keys, at, worker): ((ThreadKey, RunKey), Instant, Option<WorkerKey>),
+        to: To,
+        said: Said,
+        accept: impl Fn(&str, &Attributes) -> ThreadSignal,
+        options: SendOptions,
+    ) -> Result<(ThreadSignal, Received), InputError> {
+        let Said { id, digest, lane, checked } = said;
+        check_resource(&to.resource)?;
+        checked?;
+        let (workflow, version, worker) = self.turn_of(&to.agent, worker).await?;
         let turn_id = RunId::generate();
-        let digest = signal.digest();
-        let id = signal.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-        let active = signal.clone().accept(id.clone(), at, &options.active_attributes);
-        let idle = signal.accept(id.clone(), at, &options.idle_attributes);
+        let active = accept(&id, &options.active_attributes);
+        let idle = accept(&id, &options.idle_attributes);
         let limit = self.limits.payload_bytes_max;
         let turn =
             Payload::of(&options.turn)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
@@ -127,6 +169,7 @@ impl Door {
             key: options.idempotency_key,
             digest,
             category: active.category.word(),
+            lane,
             routing: persist_nothing(Routing {
                 if_active: options.if_active,
                 if_idle: options.if_idle,
@@ -157,7 +200,11 @@ impl Door {
             Branch::Active => active,
             Branch::Idle => idle,
         };
-        Ok((ThreadSignal { accepted_at: received.accepted_at, ..signal }, received))
+        let state = signal.state.clone().map(|mark| match received.version {
+            Some(version) => StateMark { version, ..mark },
+            None => mark,
+        });
+        Ok((ThreadSignal { id: received.id.clone(), accepted_at: received.accepted_at, state, ..signal }, received))
     }
 
     /// Has the store take what the client's own tools came to: a turn goes on from there (T13.14). The same calls again are
@@ -186,6 +233,7 @@ impl Door {
         calls.sort_unstable();
         let nothing = || Form { signal: Payload::null(), row: Payload::null(), shown: Vec::new() };
         let input = Input {
+            lane: None,
             thread_key: keys.0,
             only_run: None,
             id: format!("results:{}", calls.join(",")),
@@ -235,6 +283,23 @@ impl Door {
             Err(e) => Err(InputError::Catalogue(e)),
         }
     }
+}
+
+/// What is the same in both forms of an input.
+struct Said {
+    id: String,
+    digest: String,
+    lane: Option<LaneChange>,
+    /// Whether it keeps the rules of signals.
+    checked: Result<(), Refused>,
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+fn branches(options: &SendOptions) -> [&Attributes; 2] {
+    [&options.active_attributes, &options.idle_attributes]
 }
 
 /// What is stored if a branch holds.

@@ -183,6 +183,12 @@ impl Chunks {
         self.chunk("error", json!({ "error": { "message": message, "name": name } }))
     }
 
+    /// A processor has ended the run (T15.7); what finishes it follows.
+    #[must_use]
+    pub fn tripwire(&self, reason: &str, processor: &str) -> Value {
+        self.chunk("tripwire", json!({ "reason": reason, "processorId": processor }))
+    }
+
     /// The run was aborted (T12.2). Terminal.
     #[must_use]
     pub fn abort(&self) -> Value {

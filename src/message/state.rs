@@ -102,6 +102,15 @@ impl NewState {
         self.clone().into_signal().check(limits, branches)
     }
 
+    /// As [`NewSignal::digest`], with the lane, its key and mode, and the producer's own forms.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut signal = self.clone().into_signal();
+        let said = serde_json::json!([self.id, self.cache_key, self.mode, self.value, self.delta]);
+        signal.metadata.insert(StateMark::KEY.to_owned(), said);
+        signal.digest()
+    }
+
     /// The signal without its lane.
     fn into_signal(self) -> NewSignal {
         NewSignal {
@@ -168,6 +177,17 @@ pub struct StateMark {
 impl StateMark {
     /// Where it stands in a signal's metadata; value and delta stand beside it.
     pub(crate) const KEY: &'static str = "state";
+
+    /// Gives the signal in a signal's JSON, its row or its echo the version that its lane has with it.
+    pub(crate) fn number(form: &mut Value, version: u64) {
+        for place in ["/metadata", "/data/metadata", "/content/metadata/signal/metadata"] {
+            if let Some(mark) =
+                form.pointer_mut(place).and_then(|metadata| metadata.get_mut(Self::KEY)?.as_object_mut())
+            {
+                mark.insert("version".to_owned(), version.into());
+            }
+        }
+    }
 
     pub(crate) fn write_into(&self, metadata: &mut Map<String, Value>) {
         let Self { id, cache_key, mode, thread_id, version, value, delta } = self;

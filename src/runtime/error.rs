@@ -209,6 +209,7 @@ fn input_code(error: &InputError) -> &'static str {
         InputError::Unencodable(_) => "value_unencodable",
         InputError::NotReceived(NotReceived::Foreign) => "thread_foreign",
         InputError::NotReceived(NotReceived::Conflict { .. }) => "signal_conflict",
+        InputError::NotReceived(NotReceived::Unchanged { .. }) => "state_unchanged",
         InputError::NotReceived(NotReceived::NoRun) => "run_not_active",
         InputError::NotReceived(NotReceived::TooManyPending { .. }) => "too_many_pending",
         InputError::Catalogue(e) => catalogue_code(e),

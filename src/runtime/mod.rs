@@ -23,7 +23,7 @@ pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use show::{Blocked, Shown, WaitsFor};
 pub use subscription::{QueueCounts, Seen, Since, Subscription};
-pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, ThreadHandle};
+pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, SkipReason, StateSent, ThreadHandle};
 
 use crate::agent::model::Models;
 use crate::agent::{Agent, Agents};

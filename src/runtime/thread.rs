@@ -8,7 +8,7 @@ use super::subscription::{QueueCounts, Since, Subscription};
 use crate::agent::TurnOptions;
 use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
 use crate::intake::{InputError, SendOptions, SignalError, ToThread};
-use crate::message::{Contents, Message, NewSignal, Shown, ThreadSignal};
+use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
 use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
@@ -75,6 +75,37 @@ pub struct Sent {
     pub run: Option<RunId>,
     /// Whether it had been accepted before: nothing was added (T20.4).
     pub repeat: bool,
+}
+
+/// What became of a state signal (T14.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateSent {
+    /// It was accepted; its version is in the signal's mark.
+    Sent(Box<Sent>),
+    /// Nothing was stored or sent.
+    Skipped {
+        /// Why.
+        reason: SkipReason,
+    },
+}
+
+/// Why a state signal was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its lane says this already.
+    Unchanged,
+}
+
+impl StateSent {
+    /// What became of it, if it was not skipped.
+    #[must_use]
+    pub fn sent(&self) -> Option<&Sent> {
+        match self {
+            Self::Sent(sent) => Some(sent),
+            Self::Skipped { .. } => None,
+        }
+    }
 }
 
 /// Where an input went, as senders are told (T8.1).
@@ -153,6 +184,30 @@ impl ThreadHandle {
         let (signal, received) =
             self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
         Ok(Sent::of(signal, received))
+    }
+
+    /// Says how a lane of the thread stands (T14.5): it wakes the agent, unless the lane says this already.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::send`]; and if it names no lane or no cache key, or says whether it is transient.
+    pub async fn state(&self, state: NewState) -> Result<StateSent, Error> {
+        self.state_with(state, SendOptions::default()).await
+    }
+
+    /// Says how a lane of the thread stands, with all that can be asked. The signal, its version and what is current in
+    /// the lane are durable together (T14.6).
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::state`].
+    pub async fn state_with(&self, state: NewState, options: SendOptions) -> Result<StateSent, Error> {
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
+        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, self.client.worker()).await {
+            Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
+            Err(InputError::NotReceived(NotReceived::Unchanged { .. })) => {
+                Ok(StateSent::Skipped { reason: SkipReason::Unchanged })
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Options of a turn as [`SendOptions`] wants them.
@@ -357,6 +412,27 @@ impl ThreadHandle {
             }
             found => Ok(found),
         }
+    }
+
+    /// How the lanes of its state signals stand, by their names; none if nothing was accepted for it yet.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::find`].
+    pub async fn lanes(&self) -> Result<Vec<Lane>, Error> {
+        match self.find().await? {
+            Some(thread) => Ok(self.client.store().lanes(thread.key).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Its metadata as clients read it, with the tracking of its lanes (T14.7).
+    ///
+    /// # Errors
+    /// [`Error::UnknownThread`], [`Error::ForeignThread`].
+    pub async fn metadata(&self) -> Result<Value, Error> {
+        let thread = self.require().await?;
+        let lanes = self.client.store().lanes(thread.key).await?;
+        Ok(Lane::project(&thread.metadata.read().unwrap_or_default(), &lanes))
     }
 
     async fn require(&self) -> Result<Thread, Error> {

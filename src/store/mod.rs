@@ -31,6 +31,7 @@ mod history;
 mod import;
 #[cfg(feature = "sqlite")]
 mod json;
+mod lanes;
 mod open;
 mod read;
 mod receive;
@@ -51,6 +52,7 @@ pub use contract::{
     Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
 };
 pub use fault::{Fault, Faults};
+pub use lanes::LaneChange;
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;

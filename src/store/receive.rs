@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
+use super::lanes::{self, LaneChange, Standing};
 use super::open::Store;
 use super::start::CallerTx;
 use super::turns::{self, Entry, Queued};
@@ -13,6 +14,7 @@ use super::{Addressee, Chunk, Error};
 use crate::clock::Instant;
 use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey, WorkerKey};
 use crate::journal::{Event, Recorded, RunQueued};
+use crate::message::{Lane, LaneCopy, StateMark};
 use crate::payload::Payload;
 use crate::run::{Run, Status};
 use crate::signal::{Accepted, Pending, SignalKind};
@@ -47,6 +49,8 @@ pub struct Input {
     pub digest: String,
     /// What it is, as the history says.
     pub category: &'static str,
+    /// The lane that it changes, if it is a state signal (T14.5). Its forms get their version when it is received.
+    pub lane: Option<LaneChange>,
     /// What the sender asks.
     pub routing: Routing,
     /// The sender's label of a queued message (T9.10).
@@ -104,12 +108,16 @@ pub struct NewTurn {
 pub struct Received {
     /// The thread.
     pub thread: ThreadKey,
+    /// The id under which it was accepted: of a repeat by its key, that of the first.
+    pub id: String,
     /// Which of the sender's wishes held.
     pub branch: Branch,
     /// Where it went.
     pub route: Route,
     /// The run that takes it; none if no run does.
     pub run: Option<RunId>,
+    /// The version of its lane with it, if it is a state signal.
+    pub version: Option<u64>,
     /// When it was accepted.
     pub accepted_at: Instant,
     /// Whether it had been accepted before: nothing was added (T20.4).
@@ -127,6 +135,14 @@ pub enum NotReceived {
     Conflict {
         /// The id under which it was accepted.
         id: String,
+    },
+    /// Its lane says this already (T14.4).
+    #[error("lane {lane} of thread {thread} says this already; a change needs another cacheKey")]
+    Unchanged {
+        /// The thread.
+        thread: ThreadId,
+        /// The lane.
+        lane: String,
     },
     /// The named run does not have the thread (T2.2).
     #[error("No active agent run found for signal target")]
@@ -227,8 +243,11 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     let asked: Vec<(usize, ThreadKey)> =
         inputs.iter().enumerate().filter_map(|(i, it)| Some((i, views.get(&name(it))?.key))).collect();
     let mut known = known(tx.again(), inputs, &asked).await?;
+    let changed: Vec<(ThreadKey, &str)> =
+        asked.iter().filter_map(|(i, thread)| Some((*thread, inputs[*i].lane.as_ref()?.lane.as_str()))).collect();
+    let lanes = lanes::standing(tx.again(), &changed).await?;
     let workers = registered(tx.again(), inputs).await?;
-    let mut plan = Plan { due: doubtful, workers, ..Plan::default() };
+    let mut plan = Plan { due: doubtful, lanes, workers, ..Plan::default() };
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
@@ -247,6 +266,17 @@ fn makes_thread(input: &Input) -> bool {
     input.only_run.is_none() && input.routing.decide(&input.agent, None).1 != Route::Discard
 }
 
+/// How many inputs, from the first on, can be taken in one transaction: no two of them change the same lane, as whether
+/// the earlier is taken at all is known only once it is written.
+pub(super) fn takeable(inputs: &[Input]) -> usize {
+    let mut changed = std::collections::HashSet::new();
+    let repeats = |input: &Input| {
+        let lane = input.lane.as_ref().map(|change| (name(input), change.lane.clone()));
+        lane.is_some_and(|lane| !changed.insert(lane))
+    };
+    inputs.iter().position(repeats).unwrap_or(inputs.len())
+}
+
 /// What inputs that have looked are going to write.
 #[derive(Debug, Default)]
 struct Plan {
@@ -258,6 +288,8 @@ struct Plan {
     arrivals_of: Vec<usize>,
     /// What is new, to be remembered: which input, and what it is answered.
     accepted: Vec<(usize, Received)>,
+    /// The lanes that they change, as they stood.
+    lanes: Standing,
     messages: Vec<(ThreadKey, Instant, NewMessage)>,
     queue: Vec<Queued>,
     /// Turns that had been held back and become due.
@@ -289,7 +321,10 @@ impl Plan {
             Some(view) => self.take_for(i, input, view, known, doubtful),
             None if input.only_run.is_some() => Some(Err(NotReceived::NoRun)),
             // To a thread that nobody has made yet, and it asks for nothing.
-            None => Some(Ok(received(input, input.thread_key, Branch::Idle, Route::Discard, None))),
+            None => {
+                let version = input.lane.as_ref().map(|_| Lane::next_version(None));
+                Some(Ok(received(input, input.thread_key, Branch::Idle, Route::Discard, None, version)))
+            }
         };
         self.answers.push(answer);
     }
@@ -312,8 +347,8 @@ impl Plan {
             let landed = doubtful && known.id == input.id && known.received.accepted_at == input.at;
             if landed && let (Route::Deliver, Some((run, ..))) = (known.received.route, &view.current) {
                 // It landed when its answer was lost: the engine is told by the same way as if it came now.
-                let form = form(input, known.received.branch);
-                self.deliver(i, input, *run, form);
+                let form = form(input, known.received.branch, known.received.version);
+                self.deliver(i, input, *run, &form);
             }
             if landed && known.received.route == Route::Wake && input.turn.worker.is_some() {
                 // It landed as a worker's own, and that worker has not heard of it: it is freed, and found by a claim.
@@ -323,6 +358,15 @@ impl Plan {
         }
         if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
             return Some(Err(NotReceived::NoRun));
+        }
+        let mut version = None;
+        if let Some(change) = &input.lane {
+            let lane = self.lanes.get(&(view.key, change.lane.clone()));
+            if lane.is_some_and(|lane| lane.says(&change.cache_key, change.mode)) {
+                let (thread, lane) = (input.thread.clone(), change.lane.clone());
+                return Some(Err(NotReceived::Unchanged { thread, lane }));
+            }
+            version = Some(Lane::next_version(lane));
         }
         let current = view.current.as_ref().map(|(_, _, agent)| agent.as_str());
         let (branch, mut route) = input.routing.decide(&input.agent, current);
@@ -336,7 +380,7 @@ impl Plan {
             self.revived.push(held);
             self.due = true;
         }
-        let form = form(input, branch);
+        let form = &form(input, branch, version);
         let run = match route {
             Route::Wake => {
                 match input.turn.worker.filter(|worker| self.workers.contains(worker)) {
@@ -365,7 +409,7 @@ impl Plan {
             Route::Deliver => {
                 let (run, id, _) = view.current.clone()?;
                 self.deliver(i, input, run, form);
-                self.accepted.push((i, received(input, view.key, branch, route, Some(id))));
+                self.accepted.push((i, received(input, view.key, branch, route, Some(id), version)));
                 // Whether there is room for it is only known once it is written.
                 return None;
             }
@@ -375,7 +419,7 @@ impl Plan {
             }
             Route::Discard => None,
         };
-        let received = received(input, view.key, branch, route, run);
+        let received = received(input, view.key, branch, route, run, version);
         if route != Route::Discard {
             self.accepted.push((i, received.clone()));
         }
@@ -485,6 +529,7 @@ impl Plan {
             arrivals,
             arrivals_of,
             mut accepted,
+            lanes,
             messages,
             queue,
             revived,
@@ -523,6 +568,10 @@ impl Plan {
         }
         if !accepted.is_empty() {
             remember(tx.again(), inputs, &accepted).await?;
+            let changed: Vec<(ThreadKey, Lane)> =
+                accepted.iter().filter_map(|(i, received)| changed(&inputs[*i], received, &lanes)).collect();
+            let changed: Vec<(ThreadKey, &Lane)> = changed.iter().map(|(thread, lane)| (*thread, lane)).collect();
+            lanes::track(tx.again(), &changed).await?;
         }
         if !messages.is_empty() {
             let entries = messages.iter();
@@ -562,15 +611,43 @@ impl Plan {
     }
 }
 
-fn form(input: &Input, branch: Branch) -> &Form {
-    match branch {
+/// What is stored of an input, with the version of its lane in it.
+fn form(input: &Input, branch: Branch, version: Option<u64>) -> Form {
+    let form = match branch {
         Branch::Active => &input.active,
         Branch::Idle => &input.idle,
-    }
+    };
+    let Some(version) = version else { return form.clone() };
+    let numbered = |payload: &Payload| numbered(payload, version);
+    Form { signal: numbered(&form.signal), row: numbered(&form.row), shown: form.shown.iter().map(numbered).collect() }
 }
 
-fn received(input: &Input, thread: ThreadKey, branch: Branch, route: Route, run: Option<RunId>) -> Received {
-    Received { thread, branch, route, run, accepted_at: input.at, repeat: false }
+/// A form of a state signal with its version in it.
+pub(super) fn numbered(payload: &Payload, version: u64) -> Payload {
+    let Ok(mut value) = payload.read::<serde_json::Value>() else { return payload.clone() };
+    StateMark::number(&mut value, version);
+    Payload::of(&value).unwrap_or_else(|_| payload.clone())
+}
+
+/// How the lane of an accepted input stands with it.
+fn changed(input: &Input, received: &Received, lanes: &Standing) -> Option<(ThreadKey, Lane)> {
+    let (change, version) = (input.lane.as_ref()?, received.version?);
+    let LaneChange { lane, cache_key, mode } = change.clone();
+    let before = lanes.get(&(received.thread, lane.clone()));
+    let copy = LaneCopy { id: input.id.clone(), cache_key, mode, version };
+    Some((received.thread, Lane::after(before, &lane, copy, &[], input.at)))
+}
+
+fn received(
+    input: &Input,
+    thread: ThreadKey,
+    branch: Branch,
+    route: Route,
+    run: Option<RunId>,
+    version: Option<u64>,
+) -> Received {
+    let id = input.id.clone();
+    Received { thread, id, branch, route, run, version, accepted_at: input.at, repeat: false }
 }
 
 /// A turn that has ended does not have its thread: the commit that ends it hands the thread on.
@@ -658,7 +735,7 @@ pub(super) async fn move_threads(tx: CallerTx<'_>, moved: &HashMap<ThreadKey, Mo
     twins!(CallerTx: tx, move_threads(moved))
 }
 
-/// `i, thread, id, digest, branch, route, run, accepted_at`
+/// `i, thread, id, digest, branch, route, run, version, accepted_at`
 #[derive(Debug, sqlx::FromRow)]
 struct KnownRow {
     i: i64,
@@ -668,6 +745,7 @@ struct KnownRow {
     branch: String,
     route: String,
     run: Option<String>,
+    version: Option<i64>,
     accepted_at: i64,
 }
 
@@ -677,9 +755,11 @@ impl KnownRow {
         let run = self.run.as_deref().map(RunId::parse).transpose().map_err(|e| corrupt(&e.to_string()))?;
         let received = Received {
             thread: ThreadKey(self.thread),
+            id: self.id.clone(),
             branch: Branch::of_word(&self.branch).ok_or_else(|| corrupt(&self.branch))?,
             route: Route::of_word(&self.route).ok_or_else(|| corrupt(&self.route))?,
             run,
+            version: self.version.map(u64::try_from).transpose().map_err(|e| corrupt(&e.to_string()))?,
             accepted_at: Instant(self.accepted_at),
             repeat: true,
         };
@@ -727,6 +807,10 @@ impl ViewRow {
     }
 }
 
+fn stored(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
 /// Chunks for the subscribers of a thread.
 pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
     Chunk { stream: CHUNKS.to_owned(), part: part.to_owned(), value }
@@ -736,7 +820,7 @@ pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow};
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
     use crate::store::json::Json;
 
     pub(super) async fn look(
@@ -829,11 +913,11 @@ mod sqlite {
                  select value ->> 0 as i, value ->> 1 as thread, value ->> 2 as id, value ->> 3 as key, value ->> 4 as since
                  from json_each($1)
              )
-             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.accepted_at
+             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.version, s.accepted_at
              from asked a
              cross join inputs s on s.thread = a.thread and s.id = a.id
              union all
-             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.accepted_at
+             select a.i, s.thread, s.id, s.digest, s.branch, s.route, s.run, s.version, s.accepted_at
              from asked a
              cross join inputs s on s.thread = a.thread and s.key = a.key and s.key is not null
              where s.accepted_at > a.since",
@@ -861,11 +945,12 @@ mod sqlite {
                 Some(run) => row.text(run.as_str()),
                 None => row.null(),
             };
-            row.int(it.at.0);
+            row.maybe(received.version.map(stored)).int(it.at.0);
         }
         sqlx::query(
-            "insert into inputs (thread, id, key, digest, branch, route, run, accepted_at)
-             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+            "insert into inputs (thread, id, key, digest, branch, route, run, version, accepted_at)
+             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+                    value ->> 8
              from json_each($1)",
         )
         .bind(json.done())
@@ -908,7 +993,7 @@ mod sqlite {
 mod postgres {
     use sqlx::PgConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow};
+    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
 
     /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
     pub(super) async fn look(
@@ -1023,7 +1108,7 @@ mod postgres {
              select a.i, s.*
              from asked a
              cross join lateral (
-               select thread, id, digest, branch, route, run, accepted_at
+               select thread, id, digest, branch, route, run, version, accepted_at
                from inputs
                where thread = a.thread
                  and id = a.id
@@ -1032,7 +1117,7 @@ mod postgres {
              select a.i, s.*
              from asked a
              cross join lateral (
-               select thread, id, digest, branch, route, run, accepted_at
+               select thread, id, digest, branch, route, run, version, accepted_at
                from inputs
                where thread = a.thread
                  and key = a.key
@@ -1060,12 +1145,13 @@ mod postgres {
         let branches: Vec<&str> = accepted.iter().map(|(_, it)| it.branch.word()).collect();
         let routes: Vec<&str> = accepted.iter().map(|(_, it)| it.route.word()).collect();
         let runs: Vec<Option<&str>> = accepted.iter().map(|(_, it)| it.run.as_ref().map(|run| run.as_str())).collect();
+        let versions: Vec<Option<i64>> = accepted.iter().map(|(_, it)| it.version.map(stored)).collect();
         let ats: Vec<i64> = accepted.iter().map(|(i, _)| inputs[*i].at.0).collect();
         sqlx::query(
-            "insert into inputs (thread, id, key, digest, branch, route, run, accepted_at)
+            "insert into inputs (thread, id, key, digest, branch, route, run, version, accepted_at)
              select *
              from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::bigint[])",
+                         $8::bigint[], $9::bigint[])",
         )
         .bind(&threads)
         .bind(&ids)
@@ -1074,6 +1160,7 @@ mod postgres {
         .bind(&branches)
         .bind(&routes)
         .bind(&runs)
+        .bind(&versions)
         .bind(&ats)
         .execute(tx)
         .await

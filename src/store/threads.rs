@@ -130,6 +130,17 @@ impl Store {
         rows.into_iter().map(Message::try_from).collect()
     }
 
+    /// Messages of a thread's history by their ids, in its order; those that are not there are left out.
+    ///
+    /// # Errors
+    /// As [`Store::thread`].
+    pub async fn messages_named(&self, thread: ThreadKey, ids: &[String]) -> Result<Vec<Message>, Error> {
+        self.readable().await?;
+        let rows: Vec<MessageRow> = twins!(Inner: &self.0.inner, messages_named(thread, ids))
+            .map_err(|e| Error::unavailable("read messages", e))?;
+        rows.into_iter().map(Message::try_from).collect()
+    }
+
     /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
     /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
     /// the turn began is for the turns that follow (T7.4).
@@ -282,6 +293,7 @@ type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
 mod sqlite {
     use super::super::open::sqlite::Reads;
     use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use crate::store::json::Json;
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -376,6 +388,27 @@ mod sqlite {
             .bind(i64::try_from(window.limit).unwrap_or(i64::MAX))
             .fetch_all(&reads.pool)
             .await
+    }
+
+    pub(super) async fn messages_named(
+        reads: &Reads,
+        thread: ThreadKey,
+        ids: &[String],
+    ) -> Result<Vec<MessageRow>, sqlx::Error> {
+        let mut json = Json::default();
+        for id in ids {
+            json.row().text(id);
+        }
+        sqlx::query_as(
+            "select seq, id, role, category, run, created_at, content
+             from messages
+             where thread = $1 and id in (select value ->> 0 from json_each($2))
+             order by seq",
+        )
+        .bind(thread.0)
+        .bind(json.done())
+        .fetch_all(&reads.pool)
+        .await
     }
 
     pub(super) async fn calls_named(reads: &Reads, thread: ThreadKey, call: &str) -> Result<Vec<CallRow>, sqlx::Error> {
@@ -532,6 +565,28 @@ mod postgres {
                     .bind(i64::try_from(window.limit).unwrap_or(i64::MAX))
                     .fetch_all(&mut *connection)
                     .await
+            })
+            .await
+    }
+
+    pub(super) async fn messages_named(
+        reads: &Reads,
+        thread: ThreadKey,
+        ids: &[String],
+    ) -> Result<Vec<MessageRow>, sqlx::Error> {
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select seq, id, role, category, run, created_at, content
+                     from messages
+                     where thread = $1
+                       and id = any ($2)
+                     order by seq",
+                )
+                .bind(thread.0)
+                .bind(ids)
+                .fetch_all(&mut *connection)
+                .await
             })
             .await
     }

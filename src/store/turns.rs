@@ -1,18 +1,21 @@
 //! What a turn's commits leave with its thread, and how the thread is handed on when a turn ends: in the commit that ends
 //! it, so a signal is either taken by the turn, or its follow-up takes it, or it finds the thread idle (T10.9).
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::commit;
 use super::contract::{Commit, Leaves, NewRun};
+use super::lanes;
 use super::receive::{self, Form, Input};
 use super::start::CallerTx;
 use super::writer::{self, Append, Batch, Facts, Frame};
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, Seq, ThreadKey};
 use crate::journal::Event;
+use crate::message::{Lane, LaneCopy, Mode};
 use crate::payload::Payload;
-use crate::thread::{NewCall, NewMessage, TurnInput};
+use crate::thread::{NewCall, NewLane, NewMessage, TurnInput};
 
 /// What a commit leaves with the thread that its run answers.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,8 @@ pub struct ThreadPart {
     pub suspends: Vec<NewCall>,
     /// Calls that wait no longer.
     pub settles: Vec<String>,
+    /// How lanes stand with state signals among the messages.
+    pub lanes: Vec<NewLane>,
 }
 
 /// A message on its way into a thread's history, where it gets the next place.
@@ -117,9 +122,10 @@ pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> 
 
 /// Writes what commits that have landed leave with their threads.
 async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> Result<(), sqlx::Error> {
+    let parts = number(tx.again(), landed).await?;
     let mut left = Left::default();
-    for commit in landed {
-        left.gather(commit);
+    for (commit, part) in landed.iter().zip(&parts) {
+        left.gather(commit, part);
     }
     if !left.messages.is_empty() {
         add_messages(tx.again(), &left.messages).await?;
@@ -142,6 +148,58 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> R
     Ok(())
 }
 
+/// What commits leave with their threads, each state signal with its version in it, and tracked (T14.6).
+async fn number<'c>(mut tx: CallerTx<'_>, landed: &[&'c Commit]) -> Result<Vec<Cow<'c, ThreadPart>>, sqlx::Error> {
+    let mut parts: Vec<Cow<'c, ThreadPart>> =
+        landed.iter().filter_map(|commit| commit.thread.as_deref()).map(Cow::Borrowed).collect();
+    let changed: Vec<(ThreadKey, &str)> =
+        parts.iter().flat_map(|part| part.lanes.iter().map(|it| (part.thread, it.lane.as_str()))).collect();
+    if changed.is_empty() {
+        return Ok(parts);
+    }
+    let mut standing = lanes::standing(tx.again(), &changed).await?;
+    let mut moved: HashSet<(ThreadKey, String)> = HashSet::new();
+    for (commit, part) in landed.iter().zip(&mut parts) {
+        for new in part.lanes.clone() {
+            let name = (part.thread, new.lane.clone());
+            let (lane, version) = tracked(standing.get(&name), &new, commit.at)?;
+            if version != new.version {
+                renumber(part.to_mut(), &new.signal, version);
+            }
+            standing.insert(name.clone(), lane);
+            moved.insert(name);
+        }
+    }
+    let lanes: Vec<(ThreadKey, &Lane)> = moved.iter().filter_map(|name| Some((name.0, standing.get(name)?))).collect();
+    lanes::track(tx, &lanes).await?;
+    Ok(parts)
+}
+
+/// How a lane stands with a signal of a processor, and the signal's version.
+fn tracked(before: Option<&Lane>, new: &NewLane, at: Instant) -> Result<(Lane, u64), sqlx::Error> {
+    let mode = if new.is_delta { Mode::Delta } else { Mode::Snapshot };
+    let version = match before {
+        Some(before) if new.again && before.says(&new.cache_key, mode) => before.version,
+        before => Lane::next_version(before),
+    };
+    let copy = LaneCopy { id: new.signal.clone(), cache_key: new.cache_key.clone(), mode, version };
+    let window: Vec<LaneCopy> = new.window.read().map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    Ok((Lane::after(before, &new.lane, copy, &window, at), version))
+}
+
+/// A state signal gets another version: somebody else was there first.
+fn renumber(part: &mut ThreadPart, signal: &str, version: u64) {
+    for message in part.messages.iter_mut().filter(|message| message.id == signal) {
+        message.row = receive::numbered(&message.row, version);
+    }
+    for chunk in &mut part.shown {
+        let is_its = chunk.read::<serde_json::Value>().is_ok_and(|chunk| chunk["data"]["id"] == signal);
+        if is_its {
+            *chunk = receive::numbered(chunk, version);
+        }
+    }
+}
+
 /// What many commits leave with their threads.
 #[derive(Debug, Default)]
 struct Left<'c> {
@@ -161,9 +219,9 @@ pub(super) struct Ended {
 }
 
 impl<'c> Left<'c> {
-    fn gather(&mut self, commit: &'c Commit) {
-        let Some(part) = &commit.thread else { return };
-        let entry = |message| Entry { thread: part.thread, run: Some(commit.run), at: commit.at, message };
+    fn gather(&mut self, commit: &Commit, part: &'c ThreadPart) {
+        let (run, at) = (commit.run, commit.at);
+        let entry = |message| Entry { thread: part.thread, run: Some(run), at, message };
         self.messages.extend(part.messages.iter().map(entry));
         self.suspends.extend(part.suspends.iter().map(|call| (commit.run, part.thread, call, commit.at)));
         self.settles.extend(part.settles.iter().map(|call| (commit.run, call.as_str())));

@@ -988,7 +988,13 @@ impl Writer {
     }
 
     /// Inputs to threads: a transaction of their own.
-    async fn receive(&mut self, inputs: Vec<Input>, answers: Vec<Answer<InputAnswer>>) {
+    async fn receive(&mut self, mut inputs: Vec<Input>, mut answers: Vec<Answer<InputAnswer>>) {
+        let takeable = receive::takeable(&inputs);
+        if takeable < inputs.len() {
+            let (later, answers_of_later) = (inputs.split_off(takeable), answers.split_off(takeable));
+            Box::pin(self.receive(inputs, answers)).await;
+            return Box::pin(self.receive(later, answers_of_later)).await;
+        }
         let inputs = Arc::new(inputs);
         let took = self
             .physical("receive inputs", |tx, doubtful| {

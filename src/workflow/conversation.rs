@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::message::{Body, Message};
 use crate::payload::Payload;
 use crate::run::BlockReason;
-use crate::thread::{NewCall, NewMessage, TurnInput};
+use crate::thread::{NewCall, NewLane, NewMessage, TurnInput};
 
 /// The thread that a run answers. What is left there leaves with the run's next commit, in the order in which it is said.
 #[derive(Clone)]
@@ -42,6 +42,11 @@ impl ThreadDesk {
         let row = self.encode("a message", &message.to_row(&self.thread, &self.resource));
         let role = message.role().word();
         self.desk.add_message(NewMessage { id: message.id.clone(), role, category, row, again });
+    }
+
+    /// Says how a lane stands with a state signal that is added in the same breath (T14.8).
+    pub fn track(&self, lane: NewLane) {
+        self.desk.track(lane);
     }
 
     /// Shows a chunk to the thread's subscribers, once it is durable.

@@ -14,7 +14,7 @@ use crate::journal::{CancelRequested, Event, SignalsChecked, Taken, WaitMode, Wa
 use crate::payload::Payload;
 use crate::run::BlockReason;
 use crate::signal::{Pending, SignalKind};
-use crate::thread::{NewCall, NewMessage};
+use crate::thread::{NewCall, NewLane, NewMessage};
 
 /// What an operation was answered with.
 #[derive(Debug, Clone)]
@@ -85,6 +85,7 @@ pub(crate) struct ThreadEffects {
     pub shown: Vec<Payload>,
     pub suspends: Vec<NewCall>,
     pub settles: Vec<String>,
+    pub lanes: Vec<NewLane>,
 }
 
 impl ThreadEffects {
@@ -93,10 +94,15 @@ impl ThreadEffects {
         self.shown.extend(later.shown);
         self.suspends.extend(later.suspends);
         self.settles.extend(later.settles);
+        self.lanes.extend(later.lanes);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.shown.is_empty() && self.suspends.is_empty() && self.settles.is_empty()
+        self.messages.is_empty()
+            && self.shown.is_empty()
+            && self.suspends.is_empty()
+            && self.settles.is_empty()
+            && self.lanes.is_empty()
     }
 }
 
@@ -269,6 +275,11 @@ impl Desk {
     /// Subscribers see it once the commit is durable. What they see is told by the other lines.
     pub(crate) fn show(&self, chunk: Payload) {
         self.state().effects.thread.shown.push(chunk);
+    }
+
+    /// What a lane says is told by the message that says it.
+    pub(crate) fn track(&self, lane: NewLane) {
+        self.state().effects.thread.lanes.push(lane);
     }
 
     pub(crate) fn suspend(&self, call: NewCall) {

@@ -14,7 +14,7 @@ use super::Stream;
 use super::desk::Answer;
 use crate::failure::{AttemptFailure, Failure, Fault, Timeout};
 use crate::id::{OpId, RunId};
-use crate::message::Message;
+use crate::message::{Lane, Message};
 use crate::payload::{Payload, Undecodable};
 use crate::retry::RetryPolicy;
 use crate::transaction::Tx;
@@ -200,6 +200,12 @@ pub trait Recorder: Send + Sync {
     /// subscribers have seen was shown by an attempt at this step.
     fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>>;
 
+    /// Rows of the history of that thread by the ids of their messages, with their places, in order.
+    fn messages_named(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<(i64, Payload)>, Failure>>;
+
+    /// How the lanes of that thread stand, by their names.
+    fn lanes(&self) -> BoxFuture<'static, Result<Vec<Lane>, Failure>>;
+
     /// The text that subscribers of that thread have seen of a step under way.
     fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>>;
 
@@ -322,20 +328,40 @@ impl StepContext {
     }
 
     /// The latest messages of the thread's history, in its order, without those that others have put there since the turn
-    /// began (T7.4); a row that cannot be read is left out, with a warning. And whether the last thing that the thread's subscribers have seen was shown by an earlier attempt at this step:
-    /// then it is not part of any result.
+    /// began (T7.4); a row that cannot be read is left out, with a warning. And whether the last thing that the thread's
+    /// subscribers have seen was shown by an earlier attempt at this step: then it is not part of any result.
     ///
     /// # Errors
     /// If the run is no turn, or the store cannot be read.
     pub async fn recent(&self, limit: usize) -> Result<(Vec<Message>, bool), Failure> {
         let (rows, was_showing) = self.recorder.recent(limit).await?;
+        Ok((self.read(rows), was_showing))
+    }
+
+    /// Messages of the thread's history by their ids, in its order; those that are not there are left out.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn messages_named(&self, ids: Vec<String>) -> Result<Vec<Message>, Failure> {
+        Ok(self.read(self.recorder.messages_named(ids).await?))
+    }
+
+    /// How the lanes of the thread's state signals stand, by their names.
+    ///
+    /// # Errors
+    /// If the run is no turn, or the store cannot be read.
+    pub async fn lanes(&self) -> Result<Vec<Lane>, Failure> {
+        self.recorder.lanes().await
+    }
+
+    fn read(&self, rows: Vec<(i64, Payload)>) -> Vec<Message> {
         let read = rows.into_iter().filter_map(|(seq, row)| {
             let row: serde_json::Value = row.read().ok()?;
             Message::of_row(seq, &row)
                 .inspect_err(|error| tracing::warn!(run = %self.run, %error, "a message of the history is left out"))
                 .ok()
         });
-        Ok((read.collect(), was_showing))
+        read.collect()
     }
 }
 

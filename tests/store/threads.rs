@@ -30,6 +30,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
         key: None,
         digest: format!("digest of {id}"),
         category: "user",
+        lane: None,
         routing: Routing::default(),
         owner: None,
         active: form("active"),
@@ -357,7 +358,7 @@ each_store! {
             messages: vec![message("m1"), message("m2")],
             shown: vec![json(r#""a""#), json(r#""b""#)],
             suspends: vec![call],
-            settles: Vec::new(),
+            ..ThreadPart::default()
         };
         let turn = store.applied(Commit { thread: Some(Box::new(left)), ..turn.adds([finished("1")]) }).await;
         let history = store.messages(thread, Window::after(0, 10)).await.unwrap();
