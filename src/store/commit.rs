@@ -97,24 +97,25 @@ pub(super) mod sqlite {
 
     /// The parts of a batch's text. Every combination is a constant text of its own, so that it stays prepared.
     mod part {
-        pub(super) const WHOLE: usize = 1;
+        pub(super) const OPENS: usize = 1;
         pub(super) const ARRIVALS: usize = 2;
         pub(super) const BEGINS: usize = 4;
         pub(super) const COMMITS: usize = 8;
         pub(super) const TAKEN: usize = 16;
         pub(super) const VALUES: usize = 32;
         pub(super) const APPENDS: usize = 64;
+        pub(super) const CLOSES: usize = 128;
     }
 
     /// The statements for those parts. `$1` commits, `$2` lines, `$3` the bytes of all payloads, `$4` runs that begin,
     /// `$5` arrivals, `$6` signals taken, `$7` values published, replied and streamed, `$8` values streamed outside
     /// commits: JSON arrays of arrays of small fields, payloads as place and length in `$3`.
     fn text(parts: usize) -> &'static str {
-        static TEXTS: [OnceLock<&'static str>; 128] = [const { OnceLock::new() }; 128];
+        static TEXTS: [OnceLock<&'static str>; 256] = [const { OnceLock::new() }; 256];
         TEXTS[parts].get_or_init(|| {
             let mut text = String::new();
             let has = |part| parts & part != 0;
-            if has(part::WHOLE) {
+            if has(part::OPENS) {
                 text += "begin immediate;";
             }
             if has(part::ARRIVALS) {
@@ -144,10 +145,10 @@ pub(super) mod sqlite {
             if has(part::APPENDS) {
                 text += APPEND;
             }
-            if has(part::WHOLE) {
+            if has(part::CLOSES) {
                 text += "commit;";
             }
-            // At most 128 of them in the life of a process.
+            // At most 256 of them in the life of a process.
             String::leak(text)
         })
     }
@@ -530,12 +531,13 @@ pub(super) mod sqlite {
     }
 
     pub(super) async fn write(tx: &mut SqliteConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
-        if frame == Frame::Inside {
-            // The transaction may be a caller's, on a connection that has never seen a batch.
-            prepare(tx).await?;
-        }
         let encoded = Encoded::of(batch);
-        let whole = if frame == Frame::Whole { part::WHOLE } else { 0 };
+        let whole = match frame {
+            Frame::Whole => part::OPENS | part::CLOSES,
+            Frame::Opens => part::OPENS,
+            Frame::Closes => part::CLOSES,
+            Frame::Inside => 0,
+        };
         let mut facts = Facts {
             arrivals: vec![ArrivalFact::Unknown; batch.arrivals.len()],
             commits: batch
@@ -634,8 +636,18 @@ pub(super) mod postgres {
     /// statements would lock rows out of order, and wait for another process in a circle. If a later part fails, the
     /// batch is there partly, and is sent again as one whose outcome is unknown.
     pub(super) async fn write(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
-        if frame == Frame::Inside {
-            return parts(tx, batch, frame).await;
+        match frame {
+            Frame::Whole => {}
+            Frame::Inside => return parts(tx, batch, frame).await,
+            Frame::Opens => {
+                super::super::writer::postgres::begin(tx).await?;
+                return parts(tx, batch, frame).await;
+            }
+            Frame::Closes => {
+                let facts = parts(tx, batch, frame).await?;
+                super::super::writer::postgres::end(tx).await?;
+                return Ok(facts);
+            }
         }
         // A network that has gone away does not say so.
         let answer = tokio::time::timeout(ANSWER_BY, parts(tx, batch, frame)).await;

@@ -86,6 +86,13 @@ impl Store {
     ) -> Result<Result<(RunKey, Started), StartRefused>, Error> {
         self.0.shared.open()?;
         self.0.shared.alive().await;
+        let mut tx = tx;
+        // The caller's connection has never seen a batch.
+        #[cfg(feature = "sqlite")]
+        if let CallerTx::Sqlite(it) = &mut tx {
+            let prepared = super::commit::sqlite::prepare(it).await;
+            prepared.map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
+        }
         let began = begin_all(tx, &[start], false, Frame::Inside)
             .await
             .map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;

@@ -286,6 +286,10 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
+/// A message's place, turn and row, if there is one, and the part of the last chunk.
+#[cfg(feature = "postgres")]
+type RecentRow = (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>);
+
 /// Rows of a history, in any order, each with its place and its turn; and the part of the last chunk.
 type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
 
@@ -448,7 +452,7 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, RecentRow, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -505,7 +509,7 @@ mod postgres {
     }
 
     pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let rows: Vec<(Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>)> = reads
+        let rows: Vec<RecentRow> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
                     "select m.seq, m.run, m.content, p.part

@@ -101,11 +101,9 @@ pub(super) fn shown(thread: ThreadKey, part: &str, chunks: Vec<Payload>, at: Ins
 
 /// Writes a batch some of whose runs are turns, in one transaction: threads are locked first, by key, then runs.
 pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
-    if frame == Frame::Whole {
-        writer::begin(tx.again()).await?;
-    }
-    lock(tx.again(), batch).await?;
-    let mut facts = commit::rows(tx.again(), batch, Frame::Inside).await?;
+    let threads = threads_of(batch);
+    let rows_in = twins!(CallerTx: tx.again(), open(&threads, frame))?;
+    let mut facts = commit::rows(tx.again(), batch, rows_in).await?;
     let landed: Vec<&Commit> = batch
         .commits
         .iter()
@@ -113,15 +111,17 @@ pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> 
         .filter(|(commit, fact)| commit.thread.is_some() && fact.is_applied())
         .map(|(commit, _)| commit)
         .collect();
-    leave(tx.again(), &landed, &mut facts).await?;
-    if frame == Frame::Whole {
+    let last = if frame == Frame::Whole { Frame::Closes } else { Frame::Inside };
+    let closed = leave(tx.again(), &landed, &mut facts, last).await?;
+    if frame == Frame::Whole && !closed {
         writer::end(tx).await?;
     }
     Ok(facts)
 }
 
-/// Writes what commits that have landed leave with their threads.
-async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> Result<(), sqlx::Error> {
+/// Writes what commits that have landed leave with their threads; if nothing follows what subscribers see, that is written
+/// as the `last` part of the transaction. Whether it was.
+async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts, last: Frame) -> Result<bool, sqlx::Error> {
     let parts = number(tx.again(), landed).await?;
     let mut left = Left::default();
     for (commit, part) in landed.iter().zip(&parts) {
@@ -139,13 +139,16 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts) -> R
     if !left.appends.is_empty() {
         facts.shown.extend(left.appends.iter().map(|append| ThreadKey(append.run.0)));
         let batch = Batch::of_appends(left.appends);
+        if left.ended.is_empty() {
+            commit::rows(tx, &batch, last).await?;
+            return Ok(last == Frame::Closes);
+        }
         commit::rows(tx.again(), &batch, Frame::Inside).await?;
     }
     if !left.ended.is_empty() {
-        twins!(CallerTx: tx.again(), settle_all(&left.ended))?;
         hand_on(tx, &left.ended, facts).await?;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// What commits leave with their threads, each state signal with its version in it, and tracked (T14.6).
@@ -247,10 +250,14 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Re
     if ended.is_empty() {
         return Ok(());
     }
-    let mut untaken = untaken(tx.again(), &ended).await?;
+    let any =
+        |what: fn(&StandsRow) -> i64| ended.iter().any(|it| stands.get(&it.thread).is_some_and(|row| what(row) != 0));
+    if any(|row| row.calls) {
+        twins!(CallerTx: tx.again(), settle_all(&ended))?;
+    }
+    let mut untaken = if any(|row| row.untaken) { untaken(tx.again(), &ended).await? } else { HashMap::new() };
     let mut openings = openings(tx.again(), untaken.keys().map(|run| run.0).collect()).await?;
-    let waiting = ended.iter().any(|it| stands.get(&it.thread).is_some_and(|row| row.waiting != 0));
-    let mut queues = if waiting { heads(tx.again(), &ended).await? } else { HashMap::new() };
+    let mut queues = if any(|row| row.waiting) { heads(tx.again(), &ended).await? } else { HashMap::new() };
     let n = untaken.len() as i64;
     let mut keys = if n > 0 {
         let last = super::start::keys(tx.again(), n).await?;
@@ -363,12 +370,12 @@ impl HandOn {
     }
 }
 
-/// Locks the threads of a batch's turns, by key; before any run, so that no two processes wait in a circle.
-async fn lock(tx: CallerTx<'_>, batch: &Batch) -> Result<(), sqlx::Error> {
+/// The threads of a batch's turns, by key.
+fn threads_of(batch: &Batch) -> Vec<i64> {
     let mut threads: Vec<i64> = batch.commits.iter().filter_map(|it| Some(it.thread.as_ref()?.thread.0)).collect();
     threads.sort_unstable();
     threads.dedup();
-    twins!(CallerTx: tx, lock(&threads))
+    threads
 }
 
 /// Adds messages to histories, each at the next place of its thread; one that is there by its id stays where it is.
@@ -429,7 +436,7 @@ fn payload_in(stored: Vec<u8>, what: impl Fn() -> String) -> Result<Payload, sql
     super::read::payload_of(stored).map_err(|e| sqlx::Error::Decode(format!("{}: {e}", what()).into()))
 }
 
-/// `key, run, last_place, waiting`
+/// `key, run, last_place, waiting, untaken, calls`
 #[derive(Debug, sqlx::FromRow)]
 struct StandsRow {
     key: i64,
@@ -437,6 +444,10 @@ struct StandsRow {
     last_place: i64,
     /// Whether its queue holds something.
     waiting: i64,
+    /// How many signals its turn has not taken.
+    untaken: i64,
+    /// Whether its turn waits for answers to calls.
+    calls: i64,
 }
 
 /// `run, payload`, in the order of acceptance
@@ -531,14 +542,14 @@ mod sqlite {
     use sqlx::SqliteConnection;
 
     use super::{
-        Ended, Entry, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+        Ended, Entry, Frame, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
     };
     use crate::store::json::Json;
 
-    /// The transaction is the only one that writes.
+    /// The rows open the transaction themselves, which is then the only one that writes: nothing is locked.
     #[expect(clippy::unused_async, reason = "its twin waits")]
-    pub(super) async fn lock(_: &mut SqliteConnection, _: &[i64]) -> Result<(), sqlx::Error> {
-        Ok(())
+    pub(super) async fn open(_: &mut SqliteConnection, _: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
+        Ok(if frame == Frame::Whole { Frame::Opens } else { Frame::Inside })
     }
 
     /// Messages as rows of fields, and the bytes of what they say.
@@ -590,20 +601,16 @@ mod sqlite {
              cross join threads t on t.key = m.thread
              where not exists (select 1 from messages o where o.thread = m.thread and o.id = m.id)
              order by m.k
-             on conflict do nothing",
-        )
-        .bind(&json)
-        .bind(bytes)
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query(
-            "update threads
+             on conflict do nothing;
+
+             update threads
              set last_seq = coalesce((select max(o.seq) from messages o where o.thread = m.thread), last_seq),
                  updated_at = max(updated_at, m.at)
              from (select value ->> 0 as thread, max(value ->> 5) as at from json_each($1) group by 1) m
              where threads.key = m.thread",
         )
-        .bind(&json)
+        .bind(json)
+        .bind(bytes)
         .execute(tx)
         .await
         .map(drop)
@@ -782,7 +789,9 @@ mod sqlite {
 
     pub(super) async fn stands(tx: &mut SqliteConnection, ended: &[Ended]) -> Result<Vec<StandsRow>, sqlx::Error> {
         sqlx::query_as(
-            "select t.key, t.run, t.last_place, exists (select 1 from queue q where q.thread = t.key) as waiting
+            "select t.key, t.run, t.last_place, exists (select 1 from queue q where q.thread = t.key) as waiting,
+                    coalesce((select r.signals_pending from runs r where r.key = t.run), 0) as untaken,
+                    exists (select 1 from calls c where c.run = t.run and c.settled = 0) as calls
              from (select distinct value ->> 0 as thread from json_each($1)) e
              cross join threads t on t.key = e.thread",
         )
@@ -841,10 +850,14 @@ mod postgres {
     use sqlx::PgConnection;
 
     use super::{
-        Ended, Entry, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
+        Ended, Entry, Frame, Instant, NewCall, OpeningRow, QueueRow, Queued, RunKey, StandsRow, ThreadKey, UntakenRow,
     };
 
-    pub(super) async fn lock(tx: &mut PgConnection, threads: &[i64]) -> Result<(), sqlx::Error> {
+    /// Threads are locked before any run, by key, so that no two processes wait in a circle.
+    pub(super) async fn open(tx: &mut PgConnection, threads: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
+        if frame == Frame::Whole {
+            crate::store::writer::postgres::begin(tx).await?;
+        }
         sqlx::query(
             "select 1
              from threads
@@ -854,8 +867,8 @@ mod postgres {
         )
         .bind(threads)
         .execute(tx)
-        .await
-        .map(drop)
+        .await?;
+        Ok(Frame::Inside)
     }
 
     pub(super) async fn rewrite_messages(tx: &mut PgConnection, entries: &[Entry<'_>]) -> Result<(), sqlx::Error> {
@@ -1099,7 +1112,9 @@ mod postgres {
     pub(super) async fn stands(tx: &mut PgConnection, ended: &[Ended]) -> Result<Vec<StandsRow>, sqlx::Error> {
         sqlx::query_as(
             "select t.key, t.run, t.last_place,
-                    (select count(*) from (select 1 from queue q where q.thread = t.key limit 1) q) as waiting
+                    (select count(*) from (select 1 from queue q where q.thread = t.key limit 1) q) as waiting,
+                    coalesce((select r.signals_pending from runs r where r.key = t.run), 0) as untaken,
+                    (select count(*) from calls c where c.run = t.run and c.settled = 0) as calls
              from threads t
              where t.key = any ($1)",
         )

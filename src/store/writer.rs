@@ -172,6 +172,10 @@ impl CommitFact {
 pub(super) enum Frame {
     Whole,
     Inside,
+    /// It opens one, and leaves it open.
+    Opens,
+    /// It is the last part of one that is open, and commits it.
+    Closes,
 }
 
 /// What the store's tasks and its callers share.
