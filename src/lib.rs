@@ -13,11 +13,14 @@
 //! | 3 | [`store`] | the contract and its two databases; the only room that knows SQL |
 //! | 4 | [`engine`] | takes a due run, rebuilds its past, lets it run until it rests, seals one commit |
 //! | 4 | [`intake`] | the door in: checks what arrives and has the store accept it |
-//! | 4 | [`agent`] | what answers on a thread: for now the port to language models, and the models behind it |
+//! | 4 | [`agent`] | what answers on a thread: agents, tools, processors, the port to language models and the models behind it |
 //! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
 //! | 7 | `cli`, `main.rs` | the program `aldis` |
+//!
+//! A message to a thread walks `intake/thread` → `store/receive` → `engine` → the turn in `workflows/turn` through
+//! `workflow/context` and `agent` → `store/commit` and `store/turns` → whoever subscribes.
 //!
 //! A signal walks `intake/signal` → `store/accept` → `engine/claims` → `store/history` → `journal/replay` → the workflow through
 //! `workflow/context` → `engine/live` → `store/commit`: down to the store once, up to the author once, down once.
