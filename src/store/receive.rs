@@ -1099,6 +1099,7 @@ mod postgres {
         let ids: Vec<&str> = asked.iter().map(|(i, _)| inputs[*i].id.as_str()).collect();
         let keys: Vec<Option<&str>> = asked.iter().map(|(i, _)| inputs[*i].key.as_deref()).collect();
         let since: Vec<i64> = asked.iter().map(|(i, _)| inputs[*i].at.0 - KEY_KEPT.as_millis() as i64).collect();
+        // With a limit they stay subqueries, and are found by their keys whatever the planner believes.
         sqlx::query_as(
             "with asked as materialized (
                select *
@@ -1112,6 +1113,7 @@ mod postgres {
                from inputs
                where thread = a.thread
                  and id = a.id
+               limit 1
              ) s
              union all
              select a.i, s.*
@@ -1122,6 +1124,7 @@ mod postgres {
                where thread = a.thread
                  and key = a.key
                  and accepted_at > a.since
+               limit 1
              ) s",
         )
         .bind(&places)

@@ -880,7 +880,10 @@ mod postgres {
             "update messages o
              set content = m.content
              from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[]) as m (thread, id, run, content)
-             where o.thread = m.thread
+             where o.ctid = any (array(
+                 select (select x.ctid from messages x where x.thread = n.thread and x.id = n.id)
+                 from unnest($1::bigint[], $2::text[]) as n (thread, id)))
+               and o.thread = m.thread
                and o.id = m.id
                and o.role = 'assistant'",
         )
@@ -909,7 +912,7 @@ mod postgres {
                     m.id, m.role, m.category, m.run, m.at, m.content
              from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
                with ordinality as m (thread, id, role, category, run, at, content, k)
-             where not exists (select 1 from messages o where o.thread = m.thread and o.id = m.id)
+             where (select o.seq from messages o where o.thread = m.thread and o.id = m.id) is null
              on conflict do nothing",
         )
         .bind(&threads)
@@ -989,9 +992,9 @@ mod postgres {
         sqlx::query(
             "update calls c
              set settled = 1
-             from unnest($1::bigint[], $2::text[]) as s (run, call)
-             where c.run = s.run
-               and c.call = s.call",
+             where c.ctid = any (array(
+                 select (select x.ctid from calls x where x.run = s.run and x.call = s.call)
+                 from unnest($1::bigint[], $2::text[]) as s (run, call)))",
         )
         .bind(&runs)
         .bind(&ids)
@@ -1141,9 +1144,11 @@ mod postgres {
 
     pub(super) async fn openings(tx: &mut PgConnection, runs: &[i64]) -> Result<Vec<OpeningRow>, sqlx::Error> {
         sqlx::query_as(
-            "select r.key as run, r.namespace, r.id, r.workflow, r.version, j.kind, j.version as form, j.payload
+            "select r.key as run, r.namespace, r.id, r.workflow, r.version,
+                    (select j.kind from journal j where j.run = r.key and j.seq = 1) as kind,
+                    (select j.version from journal j where j.run = r.key and j.seq = 1) as form,
+                    (select j.payload from journal j where j.run = r.key and j.seq = 1) as payload
              from runs r
-             join journal j on j.run = r.key and j.seq = 1
              where r.key = any ($1)",
         )
         .bind(runs)
