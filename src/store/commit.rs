@@ -36,6 +36,11 @@ pub(super) async fn write(tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Resu
     }
 }
 
+/// Readies a connection that has never seen a batch.
+pub(super) async fn prepare(tx: CallerTx<'_>) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, prepare())
+}
+
 /// Writes the rows of a batch: arrivals, then commits, then appends; see [`writer::Batch`]. One statement text, one hop.
 pub(super) async fn rows(tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {
     twins!(CallerTx: tx, write(batch, frame))
@@ -652,6 +657,11 @@ pub(super) mod postgres {
         // A network that has gone away does not say so.
         let answer = tokio::time::timeout(ANSWER_BY, parts(tx, batch, frame)).await;
         answer.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+    }
+
+    /// Every connection is ready.
+    pub(super) async fn prepare(_: &mut PgConnection) -> Result<(), sqlx::Error> {
+        Ok(())
     }
 
     async fn parts(tx: &mut PgConnection, batch: &Batch, frame: Frame) -> Result<Facts, sqlx::Error> {

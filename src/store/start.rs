@@ -81,18 +81,14 @@ impl Store {
     /// The inner one says why nothing was begun. [`Error::Unavailable`] if the database refuses; the caller rolls back.
     pub async fn start_in(
         &self,
-        tx: CallerTx<'_>,
+        mut tx: CallerTx<'_>,
         start: Start,
     ) -> Result<Result<(RunKey, Started), StartRefused>, Error> {
         self.0.shared.open()?;
         self.0.shared.alive().await;
-        let mut tx = tx;
         // The caller's connection has never seen a batch.
-        #[cfg(feature = "sqlite")]
-        if let CallerTx::Sqlite(it) = &mut tx {
-            let prepared = super::commit::sqlite::prepare(it).await;
-            prepared.map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
-        }
+        let prepared = super::commit::prepare(tx.again()).await;
+        prepared.map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
         let began = begin_all(tx, &[start], false, Frame::Inside)
             .await
             .map_err(|e| Error::unavailable("start a run in the caller's transaction", e))?;
