@@ -122,8 +122,14 @@ pub fn workflow(agents: &Agents, agent: &str) -> Workflow {
 }
 
 async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, Failure> {
-    let turn = Turn::new(&cx, input, agents)?;
+    let options = options_of(&input);
+    let turn = Turn::new(&cx, input, options.clone().unwrap_or_default(), agents);
+    // Whatever becomes of the turn, what it was sent stands in the history.
     let entered = turn.open(&cx).await?;
+    if let Err(failure) = options {
+        turn.failed(&failure);
+        return Err(failure);
+    }
     if !turn.take_results(&cx).await? && !entered {
         return Ok(turn.nothing_new(&cx));
     }
@@ -139,11 +145,18 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
             turn.cut_short(String::new(), cx.now());
             turn.thread.show(&turn.chunks.abort());
         } else {
-            let name = failure.code.clone().unwrap_or_else(|| "Error".to_owned());
-            turn.thread.show(&turn.chunks.error(&name, &failure.message));
+            turn.failed(failure);
         }
     }
     ended
+}
+
+/// What the sender asks of the turn. It was read at the door; another build may have been there.
+fn options_of(input: &TurnInput) -> Result<TurnOptions, Failure> {
+    match input.options.as_str() {
+        "null" => Ok(TurnOptions::default()),
+        _ => input.options.read().map_err(|e| Failure::new(format!("the turn's options: {e}")).not_retryable()),
+    }
 }
 
 /// Takes back what is asked, until the turn is cancelled. Who asked, and when, stands in the journal (T9.12).
@@ -228,11 +241,7 @@ struct SoFar {
 }
 
 impl Turn {
-    fn new(cx: &Context, input: TurnInput, agents: Agents) -> Result<Self, Failure> {
-        let options: TurnOptions = match input.options.as_str() {
-            "null" => TurnOptions::default(),
-            _ => input.options.read().map_err(|e| Failure::new(format!("the turn's options: {e}")).not_retryable())?,
-        };
+    fn new(cx: &Context, input: TurnInput, options: TurnOptions, agents: Agents) -> Self {
         let so_far = SoFar {
             message: cx.uuid().to_string(),
             reply: Reply::default(),
@@ -248,7 +257,7 @@ impl Turn {
             text: String::new(),
             calls: Vec::new(),
         };
-        Ok(Self {
+        Self {
             thread: cx.thread(&input),
             chunks: Chunks::of(cx.run().as_str()),
             stages: agents.stages(&input.agent),
@@ -256,7 +265,13 @@ impl Turn {
             input: Arc::new(input),
             options: Arc::new(options),
             so_far: Arc::new(Mutex::new(so_far)),
-        })
+        }
+    }
+
+    /// Tells subscribers that it has failed.
+    fn failed(&self, failure: &Failure) {
+        let name = failure.code.clone().unwrap_or_else(|| "Error".to_owned());
+        self.thread.show(&self.chunks.error(&name, &failure.message));
     }
 
     fn so_far(&self) -> std::sync::MutexGuard<'_, SoFar> {

@@ -50,8 +50,9 @@ pub const MEMORY: usize = 40;
 
 /// An agent, as it is declared: `Agent::new("support").instructions("Be kind.").model("openai/gpt-x").tool(refund)`.
 ///
-/// The name is durable: turns that wait are found by it. Everything else may change from one deploy to the next; a turn
-/// that is under way goes on with what it finds at its next step.
+/// The name is durable: turns that wait are found by it. Instructions, model, tools and limits may change from one deploy to
+/// the next; a turn that is under way goes on with what it finds at its next step. Whether it has processors may not: a
+/// turn that is under way is blocked then, until it is as before.
 #[derive(Debug, Clone)]
 pub struct Agent {
     pub(crate) name: String,

@@ -41,6 +41,14 @@ pub enum Error {
     /// An input to a thread was refused; nothing was written.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// What is asked of a turn cannot be read; nothing was written.
+    #[error(
+        "the options of the turn cannot be used: {problem}; send them as `TurnOptions` has them, or leave them out"
+    )]
+    TurnOptions {
+        /// Where and why.
+        problem: String,
+    },
     /// There is no such thread.
     #[error("Thread not found: {thread}; see `aldis threads`")]
     UnknownThread {
@@ -54,7 +62,9 @@ pub enum Error {
         thread: String,
     },
     /// No call of that id waits for an answer on the thread.
-    #[error("no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it")]
+    #[error(
+        "no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it; `aldis threads` says where one waits"
+    )]
     NotWaiting {
         /// The thread.
         thread: String,
@@ -138,6 +148,7 @@ impl Error {
             Self::Start(e) => start_code(e),
             Self::Signal(e) => signal_code(e),
             Self::Input(e) => input_code(e),
+            Self::TurnOptions { .. } => "turn_options_invalid",
             Self::UnknownThread { .. } => "thread_unknown",
             Self::ForeignThread { .. } => "thread_foreign",
             Self::NotWaiting { .. } => "call_not_waiting",

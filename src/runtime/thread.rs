@@ -180,6 +180,7 @@ impl ThreadHandle {
     /// # Errors
     /// As [`ThreadHandle::send`].
     pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
+        check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         let (signal, received) =
             self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
@@ -200,6 +201,7 @@ impl ThreadHandle {
     /// # Errors
     /// As [`ThreadHandle::state`].
     pub async fn state_with(&self, state: NewState, options: SendOptions) -> Result<StateSent, Error> {
+        check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, self.client.worker()).await {
             Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
@@ -463,6 +465,15 @@ impl ThreadHandle {
     pub fn subscribe(&self, since: Since) -> Subscription {
         Subscription::new(self.client.clone(), self.clone(), since)
     }
+}
+
+/// Refuses options that a turn could not read: it would fail with its input in hand (T20.9).
+fn check_turn(options: &Value) -> Result<(), Error> {
+    if options.is_null() {
+        return Ok(());
+    }
+    let read: Result<TurnOptions, _> = serde_path_to_error::deserialize(options);
+    read.map(drop).map_err(|e| Error::TurnOptions { problem: e.to_string() })
 }
 
 /// A row of the history as a message; none, with a warning, if it is none.

@@ -21,7 +21,7 @@ pub struct Message {
     pub category: Option<String>,
     /// The turn that has added it; none if it was put there from outside.
     pub run: Option<RunKey>,
-    /// When it entered the history; never earlier than the message before it (T6.4).
+    /// When it entered the history, by the clock of the machine that was at work. The order is that of the places.
     pub created_at: Instant,
     /// The row's content.
     pub content: Payload,

@@ -1,5 +1,7 @@
 //! Messages and answers: waking, joining, queueing, persisting.
 
+use aldis::Aldis;
+use aldis::clock::Clock;
 use aldis::intake::SendOptions;
 use aldis::message::{Category, NewSignal};
 use aldis::runtime::Action;
@@ -27,24 +29,50 @@ each_store! {
         kit.finish().await?;
     }
 
-    // T10.4, T10.10, T10.13
+    // T10.5, T10.13: nobody advances the runs while they are sent, so all are there before the first model call.
     async fn messages_that_come_before_the_first_model_call_are_answered_together(kind) {
         let kit = agents(kind).start().await?;
-        let thread = thread(&kit);
-        let first = thread.send("one").await?;
-        // Nothing is advanced between these: a kit's time stands still only for timers, so all are sent at once.
-        let (second, third) = tokio::join!(thread.send("two"), thread.send("three"));
-        let (second, third) = (second?, third?);
+        let (setup, hands) = (kit.setup(), kit.hands().clone());
+        let database = kit.kill().await;
+        let client = Aldis::open(database.url()).clock(Clock::Virtual(hands.clone())).connect().await?;
+        let mut actions = Vec::new();
+        for text in ["one", "two", "three"] {
+            actions.push(thread(&client).send(text).await?.action);
+        }
+        assert_eq!(actions, [Action::Wake, Action::Deliver, Action::Deliver]);
+        client.store().close().await;
+        let kit = setup.start_on(&database, &hands).await?;
         kit.run_to_rest().await?;
-        let lines = history(&thread).await?;
-        assert_eq!(lines.iter().filter(|line| line.starts_with("user ")).count(), 3, "{lines:?}");
-        for sent in [&first, &second, &third] {
-            assert!(!sent.repeat);
-        }
-        let answered: String = lines.iter().filter(|line| line.starts_with("demo ")).cloned().collect();
-        for word in ["one", "two", "three"] {
-            assert!(answered.contains(word), "{lines:?}");
-        }
+        let lines = history(&thread(&kit)).await?;
+        assert_eq!(lines[..3], ["user one", "user two", "user three"]);
+        assert_eq!(lines.len(), 4, "one answer: {lines:?}");
+        assert!(["one", "two", "three"].iter().all(|word| lines[3].contains(word)), "{lines:?}");
+        kit.finish().await?;
+    }
+
+    // A turn is begun by sending to a thread; its workflow started by hand would have no thread to write to.
+    async fn a_turn_that_answers_no_thread_is_blocked_with_a_sentence(kind) {
+        let kit = agents(kind).start().await?;
+        let input = serde_json::json!({
+            "key": 1, "thread": "t", "resource": "ann", "agent": "demo", "options": null, "first": [],
+            "follow_ups_max": 1, "follow_ups_left": 1
+        });
+        let run = kit.run("turn:demo", &input).await?;
+        kit.settle().await?;
+        let row = run.row().await?;
+        let says = format!("{:?}", row.status);
+        assert!(says.contains("answers none; turns are begun by sending to a thread"), "{says}");
+        kit.finish().await?;
+    }
+
+    // T20.9
+    async fn options_that_no_turn_can_read_are_refused_before_anything_is_accepted(kind) {
+        let kit = agents(kind).start().await?;
+        let thread = thread(&kit);
+        let options = SendOptions { turn: serde_json::json!({ "maxSteps": "many" }), ..SendOptions::default() };
+        let refused = thread.send_with(NewSignal::user("Hello"), options).await.unwrap_err();
+        says!(refused.to_string(), @r#"the options of the turn cannot be used: maxSteps: invalid type: string "many", expected u32; send them as `TurnOptions` has them, or leave them out"#);
+        assert!(thread.find().await?.is_none());
         kit.finish().await?;
     }
 
