@@ -4,6 +4,8 @@
 //! Every model call and every tool call is a step. What arrives after the last look begins the next turn, in the commit
 //! that ends this one: the store sees to that, whatever way the turn ends.
 
+mod calls;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,16 +16,18 @@ use aldis::agent::{
 };
 use aldis::clock::Instant;
 use aldis::message::{
-    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, DENIED, Finished, Invocation, Message, Mode, Reply,
-    ReplyPart, ThreadSignal, Tokens, ToolCall,
+    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, Finished, Invocation, Message, Mode, Reply, ReplyPart,
+    ThreadSignal, Tokens, ToolCall,
 };
 use aldis::payload::Payload;
-use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewCall, NewLane, TurnInput, turn_of};
-use aldis::workflow::{Crew, Raced, Request, ThreadDesk};
-use aldis::{Context, Failure, Signal, Step, StepContext, StepError, Update, Workflow};
+use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewLane, TurnInput, turn_of};
+use aldis::workflow::{Raced, ThreadDesk};
+use aldis::{Context, Failure, Signal, Step, StepContext, Update, Workflow};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use calls::Running;
 
 /// What is delivered to a turn that is under way.
 pub const INPUT: Signal<ThreadSignal> = Signal::new(INPUT_NAME);
@@ -540,17 +544,16 @@ impl Turn {
         if calls.is_empty() {
             return Ok(false);
         }
-        let mut running = Running { turn: self, crew: cx.crew(), next: Vec::new(), waiting: Vec::new() };
+        let mut running = Running::of(self, cx);
         let mut elsewhere = false;
         for (call, plan) in calls.iter().copied().zip(&asked.plans) {
             match plan {
-                Plan::Run => running.next.push((call.clone(), None)),
+                Plan::Run => running.run(call),
                 Plan::Approve { expires_after_ms } => running.suspend(cx, call, None, *expires_after_ms),
                 Plan::Elsewhere => elsewhere = true,
                 Plan::Refuse { error } => self.settle(&call.id, CallState::Failed(Value::from(error.as_str())), None),
             }
         }
-        running.next.reverse();
         // The calls are in the history while they are under way, and while somebody is asked.
         self.write(cx.now());
         running.all(cx, asked.calls_at_once).await?;
@@ -673,174 +676,6 @@ fn part_of(part: &AssistantPart) -> ReplyPart {
         },
         AssistantPart::Call(call) => {
             ReplyPart::Tool(Invocation { call: call.clone(), state: CallState::Open, approval: None })
-        }
-    }
-}
-
-/// The calls of one step, while they run and wait.
-struct Running<'t> {
-    turn: &'t Turn,
-    crew: Crew<(ToolCall, Result<Called, StepError>)>,
-    /// Calls to begin, with what they are resumed with; the next one last.
-    next: Vec<(ToolCall, Option<Value>)>,
-    waiting: Vec<Waiting>,
-}
-
-/// A call that waits for somebody.
-struct Waiting {
-    call: ToolCall,
-    /// What it was suspended with; none if it waits for approval.
-    suspended_with: Option<Value>,
-    expires_at: Option<Instant>,
-}
-
-/// What happens next to the calls of a step.
-enum Happens {
-    /// One has ended.
-    Ended(Option<(ToolCall, Result<Called, StepError>)>),
-    /// Somebody has answered.
-    Answered(Request<CallAnswer, CallAnswered>),
-    /// Time is up for some.
-    Expired,
-}
-
-impl Running<'_> {
-    /// Until all are settled.
-    async fn all(&mut self, cx: &Context, at_once: usize) -> Result<(), Failure> {
-        loop {
-            while self.crew.running() < at_once
-                && let Some((call, resume)) = self.next.pop()
-            {
-                self.begin(cx, call, resume);
-            }
-            if self.crew.running() == 0 && self.waiting.is_empty() {
-                return Ok(());
-            }
-            match self.happens(cx).await? {
-                Happens::Ended(Some((call, called))) => self.ended(cx, &call, called)?,
-                Happens::Ended(None) => {}
-                Happens::Answered(request) => self.answered(request),
-                Happens::Expired => self.expire(cx.now()),
-            }
-        }
-    }
-
-    async fn happens(&mut self, cx: &Context) -> Result<Happens, Failure> {
-        if self.waiting.is_empty() {
-            return Ok(Happens::Ended(self.crew.done().await));
-        }
-        let answer = cx.update(&ANSWER);
-        let expiry = self.waiting.iter().filter_map(|it| it.expires_at).min();
-        // Without a branch that runs the crew would be done at once.
-        let idle = self.crew.running() == 0;
-        Ok(match (idle, expiry) {
-            (true, None) => Happens::Answered(answer.await?),
-            (true, Some(at)) => match cx.race(answer, cx.sleep_until(at)).await {
-                Raced::First(request) => Happens::Answered(request?),
-                Raced::Second(passed) => passed.map(|()| Happens::Expired)?,
-            },
-            (false, None) => match cx.race(self.crew.done(), answer).await {
-                Raced::First(ended) => Happens::Ended(ended),
-                Raced::Second(request) => Happens::Answered(request?),
-            },
-            (false, Some(at)) => match cx.race(self.crew.done(), cx.race(answer, cx.sleep_until(at))).await {
-                Raced::First(ended) => Happens::Ended(ended),
-                Raced::Second(Raced::First(request)) => Happens::Answered(request?),
-                Raced::Second(Raced::Second(passed)) => passed.map(|()| Happens::Expired)?,
-            },
-        })
-    }
-
-    fn begin(&mut self, cx: &Context, call: ToolCall, resumed_with: Option<Value>) {
-        let turn = self.turn.clone();
-        let scope = format!("call[{}]", call.id);
-        self.crew.push(cx.scope(&scope, |cx| async move {
-            let asks = Call {
-                agent: turn.input.agent.clone(),
-                thread: turn.input.thread.to_string(),
-                resource: turn.input.resource.clone(),
-                call: call.clone(),
-                resumed_with,
-            };
-            let agents = turn.agents.clone();
-            let body = move |cx: StepContext, asks: Call| {
-                let agents = agents.clone();
-                async move { agents.call(cx, asks).await }
-            };
-            let attempts = turn.agents.get(&turn.input.agent).map_or(1, |agent| agent.attempts_of(&call.name));
-            let tool = if attempts > 1 { TOOL.attempts(attempts) } else { TOOL };
-            (call, cx.step(&tool, asks, body).await)
-        }));
-    }
-
-    fn ended(&mut self, cx: &Context, call: &ToolCall, called: Result<Called, StepError>) -> Result<(), Failure> {
-        match called {
-            Ok(Called::Done(result)) => self.turn.settle(&call.id, CallState::Done(result), None),
-            Ok(Called::Suspended(payload)) => self.suspend(cx, call, Some(payload), None),
-            Err(cancelled @ StepError::Cancelled { .. }) => return Err(cancelled.into()),
-            // A tool that fails is news for the model, not the end of the turn.
-            Err(error) => self.turn.settle(&call.id, CallState::Failed(Value::from(error.to_string())), None),
-        }
-        Ok(())
-    }
-
-    /// Leaves a call to somebody outside; they hear of it once that is durable (T13.2a).
-    fn suspend(&mut self, cx: &Context, call: &ToolCall, suspended_with: Option<Value>, expires_after_ms: Option<u64>) {
-        let expires_at = expires_after_ms.map(|millis| cx.now() + Duration::from_millis(millis));
-        let turn = self.turn;
-        let chunk = match &suspended_with {
-            None => turn.chunks.tool_call_approval(call),
-            Some(payload) => turn.chunks.tool_call_suspended(call, payload),
-        };
-        turn.thread.show(&chunk);
-        let value = json!({
-            "args": call.arguments,
-            "requiresApproval": suspended_with.is_none(),
-            "suspendPayload": suspended_with,
-        });
-        turn.thread.suspend(NewCall {
-            call: call.id.clone(),
-            tool: call.name.clone(),
-            value: Payload::of(&value).unwrap_or_else(|_| Payload::null()),
-            expires_at,
-        });
-        self.waiting.push(Waiting { call: call.clone(), suspended_with, expires_at });
-    }
-
-    fn answered(&mut self, request: Request<CallAnswer, CallAnswered>) {
-        let Some(place) = self.waiting.iter().position(|it| it.call.id == request.input.call) else {
-            return request.reply(&CallAnswered::NotWaiting);
-        };
-        let answer = request.input.clone();
-        request.reply(&CallAnswered::Taken(answer.clone()));
-        let Waiting { call, suspended_with, .. } = self.waiting.remove(place);
-        self.turn.thread.settle(call.id.clone());
-        let approval = Approval { id: call.id.clone(), approved: Some(answer.approved), reason: answer.reason.clone() };
-        match (answer.approved, suspended_with) {
-            (true, None) => {
-                self.turn.settle(&call.id, CallState::Open, Some(approval));
-                self.next.push((call, answer.resume));
-            }
-            (true, Some(_)) => {
-                self.next.push((call, Some(answer.resume.unwrap_or_else(|| json!({ "approved": true })))));
-            }
-            (false, _) => self.deny(&call, answer.reason.unwrap_or_else(|| DENIED.to_owned())),
-        }
-    }
-
-    fn deny(&self, call: &ToolCall, reason: String) {
-        let approval = Approval { id: call.id.clone(), approved: Some(false), reason: Some(reason) };
-        self.turn.settle(&call.id, CallState::Denied, Some(approval));
-    }
-
-    /// Calls that nobody has answered in time count as declined (T13.12).
-    fn expire(&mut self, now: Instant) {
-        let (expired, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|it| it.expires_at.is_some_and(|at| at <= now));
-        self.waiting = waiting;
-        for Waiting { call, .. } in expired {
-            self.turn.thread.settle(call.id.clone());
-            self.deny(&call, "expired".to_owned());
         }
     }
 }
