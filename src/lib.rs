@@ -16,6 +16,7 @@
 //! | 4 | [`agent`] | what answers on a thread: agents, tools, processors, the port to language models and the models behind it |
 //! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
+//! | 6 | `http` | the server: the wire of threads, agents and runs for clients in any language |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
 //! | 7 | `cli`, `main.rs` | the program `aldis` |
 //!
@@ -52,6 +53,9 @@ pub mod intake;
 pub mod runtime;
 
 pub mod bench;
+
+#[cfg(feature = "server")]
+pub mod http;
 
 #[cfg(feature = "cli")]
 pub mod cli;

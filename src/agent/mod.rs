@@ -5,6 +5,7 @@
 
 mod ask;
 mod call;
+mod describe;
 mod host;
 mod instructions;
 #[cfg(feature = "mcp")]
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use ask::{Ask, Asked, Plan, Shown};
 pub use call::{Call, Called};
+pub use describe::{DescribedTool, Description};
 pub use host::DELEGATIONS_MAX;
 pub(crate) use host::{Delegated, Host, LateHost, while_resting};
 pub use instructions::Instructions;

@@ -23,6 +23,8 @@ mod replay;
 mod run;
 mod runs;
 mod send;
+#[cfg(feature = "server")]
+mod serve;
 mod show;
 mod signal;
 mod stop;
@@ -96,6 +98,9 @@ enum Command {
     Thread(thread::Thread),
     /// Asks a run to cancel
     Cancel(cancel::Cancel),
+    /// Serves agents and threads over HTTP, and advances their runs, until it is stopped
+    #[cfg(feature = "server")]
+    Serve(serve::Serve),
     /// Advances runs until it is stopped
     Work(work::Work),
     /// Brings the store's schema up to date
@@ -253,6 +258,8 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Threads(asked) => thread::list(desk, asked).await,
         Command::Thread(asked) => thread::run(desk, asked).await,
         Command::Cancel(asked) => cancel::run(desk, asked).await,
+        #[cfg(feature = "server")]
+        Command::Serve(asked) => serve::run(desk, asked).await,
         Command::Work(asked) => work::run(desk, asked).await,
         Command::Migrate => migrate::run(desk).await,
         Command::Doctor => doctor::run(desk).await,

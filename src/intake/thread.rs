@@ -265,6 +265,14 @@ impl Door {
         Ok(self.store.receive(input).await??)
     }
 
+    /// Whether some program has declared an agent in this store.
+    ///
+    /// # Errors
+    /// [`InputError::UnknownAgent`], or if the store cannot be read.
+    pub async fn knows_agent(&self, agent: &str) -> Result<(), InputError> {
+        self.turn_of(agent, None).await.map(drop)
+    }
+
     /// The workflow that answers for an agent, and its newest version.
     async fn turn_of(
         &self,

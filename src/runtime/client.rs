@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::handle::RunHandle;
 use super::{Error, ExportedRun};
+use crate::agent::Agents;
 use crate::clock::Clock;
 use crate::engine::{Begin, Engine};
 use crate::id::{Namespace, RunId, RunKey, WorkerKey};
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     /// Hears of other processes' writes where no engine does.
     listener: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(super) feeds: super::subscription::Feeds,
+    agents: Agents,
     keys: Mutex<std::ops::Range<i64>>,
 }
 
@@ -52,7 +54,7 @@ const BY: &str = "client";
 const KEYS: u32 = 1_000;
 
 impl Client {
-    pub(super) fn new(store: Store, door: Door, clock: Clock, engine: Option<Weak<Engine>>) -> Self {
+    pub(super) fn new(store: Store, door: Door, clock: Clock, agents: Agents, engine: Option<Weak<Engine>>) -> Self {
         let answered = engine.as_ref().and_then(Weak::upgrade).map(|engine| engine.answered()).unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
@@ -63,6 +65,7 @@ impl Client {
                 engine,
                 listener: std::sync::Mutex::default(),
                 feeds: super::subscription::Feeds::default(),
+                agents,
                 keys: Mutex::new(0..0),
             }),
         }
@@ -78,6 +81,12 @@ impl Client {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// The agents that are declared in this program.
+    #[must_use]
+    pub fn agents(&self) -> &Agents {
+        &self.inner.agents
     }
 
     // Starting.

@@ -3,6 +3,7 @@
 //! [`Aldis`] is set up and then either started, which advances runs here, or connected, which accepts and reads only.
 //! Both give a [`Client`]. Decides nothing about runs itself.
 
+mod chunks;
 mod client;
 mod error;
 mod export;
@@ -17,6 +18,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use chunks::RunChunks;
 pub use client::{Client, Start};
 pub use error::Error;
 pub use export::{Export, ExportedRun};
@@ -178,7 +180,7 @@ impl Aldis {
         let engine = Engine::start(store.clone(), lease, registry.clone(), self.clock.clone(), self.engine).await?;
         let engine = Arc::new(engine);
         let door = Door::new(store.clone(), registry.clone(), self.clock.clone(), self.limits);
-        let client = Client::new(store, door, self.clock, Some(Arc::downgrade(&engine)));
+        let client = Client::new(store, door, self.clock, agents.clone(), Some(Arc::downgrade(&engine)));
         agents.host().bind(host::Here(Arc::downgrade(&client.inner)));
         Ok(Runtime { client, engine, registry })
     }
@@ -188,10 +190,10 @@ impl Aldis {
     /// # Errors
     /// If the store cannot be opened or the workflows cannot be registered.
     pub async fn connect(self) -> Result<Client, Error> {
-        let (_, registry) = self.registry()?;
+        let (agents, registry) = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let door = Door::new(store.clone(), registry, self.clock.clone(), self.limits);
-        Ok(Client::new(store, door, self.clock, None))
+        Ok(Client::new(store, door, self.clock, agents, None))
     }
 }
 

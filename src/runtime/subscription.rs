@@ -133,6 +133,22 @@ async fn read(store: &Store, thread: ThreadKey, cursor: i64) -> Result<Vec<Seen>
     Ok(chunks.into_iter().map(seen).collect())
 }
 
+/// The cursor of the first chunk of this kind that is kept.
+pub(super) async fn first_chunk(
+    store: &Store,
+    thread: ThreadKey,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Option<i64>, Error> {
+    let chunks = store.last_chunks(thread, LOOK_BACK).await?;
+    let first = chunks.iter().find(|chunk| chunk.value.read().is_ok_and(|value: Value| wanted(&value)));
+    Ok(first.map(|first| first.offset))
+}
+
+/// The cursor of the last chunk of a thread; 0 if there is none.
+pub(super) async fn last_chunk(store: &Store, thread: ThreadKey) -> Result<i64, Error> {
+    Ok(store.last_chunks(thread, 1).await?.last().map_or(0, |last| last.offset))
+}
+
 /// A subscription to a thread. Dropping it ends it, and nothing else (T11.6).
 #[derive(Debug)]
 pub struct Subscription {
@@ -167,7 +183,7 @@ impl Subscription {
     pub async fn ready(&mut self) -> Result<Option<i64>, Error> {
         if self.at.is_none() {
             self.at = self.begin().await?;
-            if self.at.is_none() && self.since != Since::CurrentRun {
+            if self.at.is_none() {
                 // Whatever is shown there once it is made, comes later than now.
                 self.since = Since::Cursor(0);
             }
@@ -181,10 +197,7 @@ impl Subscription {
     /// If the thread is somebody else's, or the store cannot be read. It may be called again.
     pub async fn next(&mut self) -> Result<Seen, Error> {
         loop {
-            if let Some(seen) = self.read.pop_front() {
-                if self.is_hidden(&seen.chunk) {
-                    continue;
-                }
+            if let Some(seen) = self.pop() {
                 return Ok(seen);
             }
             let store = self.client.store().clone();
@@ -207,6 +220,31 @@ impl Subscription {
         }
     }
 
+    /// The next chunk that is there already; none if whatever comes is still to be said.
+    ///
+    /// # Errors
+    /// As [`Subscription::next`].
+    pub async fn try_next(&mut self) -> Result<Option<Seen>, Error> {
+        loop {
+            if let Some(seen) = self.pop() {
+                return Ok(Some(seen));
+            }
+            if self.ready().await?.is_none() || !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next chunk that was read and is not hidden.
+    fn pop(&mut self) -> Option<Seen> {
+        while let Some(seen) = self.read.pop_front() {
+            if !self.is_hidden(&seen.chunk) {
+                return Some(seen);
+            }
+        }
+        None
+    }
+
     async fn fill(&mut self) -> Result<bool, Error> {
         let Some((thread, cursor)) = &mut self.at else { return Ok(false) };
         let thread = *thread;
@@ -224,18 +262,14 @@ impl Subscription {
         let cursor = match (self.since, &thread.current) {
             (Since::Cursor(cursor), _) => cursor,
             (Since::CurrentRun, Some(current)) => {
-                let chunks = store.last_chunks(thread.key, LOOK_BACK).await?;
-                let of_run = |value: &Value| value["runId"].as_str() == Some(current.run.as_str());
-                let first = chunks.iter().find(|chunk| chunk.value.read().is_ok_and(|value: Value| of_run(&value)));
-                match first {
-                    Some(first) => first.offset - 1,
+                let of_run = |chunk: &Value| chunk["runId"].as_str() == Some(current.run.as_str());
+                match first_chunk(store, thread.key, of_run).await? {
+                    Some(first) => first - 1,
                     // It has not said anything yet.
-                    None => chunks.last().map_or(0, |last| last.offset),
+                    None => last_chunk(store, thread.key).await?,
                 }
             }
-            (Since::Now | Since::CurrentRun, _) => {
-                store.last_chunks(thread.key, 1).await?.last().map_or(0, |last| last.offset)
-            }
+            (Since::Now | Since::CurrentRun, _) => last_chunk(store, thread.key).await?,
         };
         Ok(Some((thread.key, cursor)))
     }

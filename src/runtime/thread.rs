@@ -53,7 +53,24 @@ impl AgentHandle {
             resource: resource.into(),
             agent: self.agent.clone(),
         };
-        Ok(ThreadHandle { client: self.client.clone(), to })
+        Ok(ThreadHandle { client: self.client.clone(), to, anyones: false })
+    }
+
+    /// A thread of this agent, whoever owns it: to be looked at, subscribed to, stopped and answered on. What is sent to it
+    /// names its owner, so [`AgentHandle::thread`] is needed for that.
+    ///
+    /// # Errors
+    /// If the text cannot be an id.
+    pub fn thread_of_anyone(&self, id: &str) -> Result<ThreadHandle, Error> {
+        Ok(ThreadHandle { anyones: true, ..self.thread(id, "")? })
+    }
+
+    /// Whether some program has declared it in this store.
+    ///
+    /// # Errors
+    /// [`InputError::UnknownAgent`] if none has; or if the store cannot be read.
+    pub async fn known(&self) -> Result<(), Error> {
+        Ok(self.client.inner.door.knows_agent(&self.agent).await?)
     }
 }
 
@@ -62,6 +79,8 @@ impl AgentHandle {
 pub struct ThreadHandle {
     client: Client,
     to: ToThread,
+    /// Whoever owns it.
+    anyones: bool,
 }
 
 /// What became of an input (T8.1). It is durable.
@@ -147,6 +166,10 @@ impl ThreadHandle {
     #[must_use]
     pub fn id(&self) -> &ThreadId {
         &self.to.thread
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     // Sending.
@@ -409,7 +432,7 @@ impl ThreadHandle {
     pub async fn find(&self) -> Result<Option<Thread>, Error> {
         let found = self.client.store().thread(&self.to.namespace, &self.to.thread).await?;
         match found {
-            Some(thread) if thread.resource != self.to.resource => {
+            Some(thread) if !self.anyones && thread.resource != self.to.resource => {
                 Err(Error::ForeignThread { thread: self.to.thread.to_string() })
             }
             found => Ok(found),
@@ -437,7 +460,7 @@ impl ThreadHandle {
         Ok(Lane::project(&thread.metadata.read().unwrap_or_default(), &lanes))
     }
 
-    async fn require(&self) -> Result<Thread, Error> {
+    pub(super) async fn require(&self) -> Result<Thread, Error> {
         self.find().await?.ok_or_else(|| Error::UnknownThread { thread: self.to.thread.to_string() })
     }
 

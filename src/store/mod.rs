@@ -32,6 +32,7 @@ mod import;
 #[cfg(feature = "sqlite")]
 mod json;
 mod lanes;
+mod listing;
 mod open;
 mod read;
 mod receive;
@@ -53,6 +54,7 @@ pub use contract::{
 };
 pub use fault::{Fault, Faults};
 pub use lanes::LaneChange;
+pub use listing::{MessageList, Order, ThreadList};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;

@@ -188,7 +188,7 @@ impl Store {
 
 /// `key, namespace, id, resource, title, metadata, run_id, agent, last_seq, queued, created_at, updated_at`
 #[derive(Debug, sqlx::FromRow)]
-struct ThreadRow {
+pub(super) struct ThreadRow {
     key: i64,
     namespace: String,
     id: String,
@@ -232,7 +232,7 @@ impl TryFrom<ThreadRow> for Thread {
 
 /// `seq, id, role, category, created_at, content`
 #[derive(Debug, sqlx::FromRow)]
-struct MessageRow {
+pub(super) struct MessageRow {
     seq: i64,
     id: String,
     role: String,

@@ -128,3 +128,11 @@ fn a_bench_of_nothing_is_refused() {
     let place = Place::sqlite();
     insta::assert_snapshot!(refused(&place, &["bench", "seq", "--runs", "0"]), @"aldis: --runs is 0: there is nothing to measure; give at least 1");
 }
+
+#[cfg(feature = "server")]
+#[test]
+fn an_address_that_others_can_reach_is_refused() {
+    let place = Place::sqlite();
+    insta::assert_snapshot!(refused(&place, &["serve", "--listen", "0.0.0.0:4111"]), @"aldis: 0.0.0.0:4111 can be reached from other machines, and nobody would have to prove who they are; listen on 127.0.0.1 and put a server that knows your users in front of it");
+    assert!(!place.folder.path().join("aldis.db").exists());
+}

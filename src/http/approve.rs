@@ -1,0 +1,191 @@
+//! Answers to calls that wait for somebody, in both forms, and what the client's own tools came to (section 8).
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::caller::Caller;
+use super::error::Problem;
+use super::extract::Body;
+use super::sse;
+use super::state::Shared;
+use crate::agent::TurnOptions;
+use crate::id::RunId;
+use crate::runtime::{Answer, Error};
+use crate::thread::CallResult;
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/agents/{agent}/send-tool-approval", post(send))
+        .route("/agents/{agent}/approve-tool-call", post(approve))
+        .route("/agents/{agent}/decline-tool-call", post(decline))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Approval {
+    thread_id: String,
+    resource_id: Option<String>,
+    tool_call_id: String,
+    approved: bool,
+    reason: Option<String>,
+    decline_context: Option<DeclineContext>,
+    resume_data: Option<Value>,
+    messages: Option<Vec<Said>>,
+    stream_options: Option<TurnOptions>,
+}
+
+/// T13.4.
+#[derive(Deserialize, Default)]
+struct DeclineContext {
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+/// A message of the client's, of which only what its tools came to counts (H8.2).
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    content: Content,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Parts(Vec<Part>),
+    /// A text tells nothing of tools.
+    Other(serde::de::IgnoredAny),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Parts(Vec::new())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+enum Part {
+    ToolResult {
+        tool_call_id: String,
+        #[serde(alias = "result")]
+        output: Value,
+    },
+    #[serde(other)]
+    Other,
+}
+
+async fn send(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    Body(asked): Body<Approval>,
+) -> Result<axum::Json<Value>, Problem> {
+    let results = asked.messages.as_deref().map(results);
+    let agent = shared.agent(&agent).await?;
+    let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
+    let call = asked.tool_call_id;
+    let run = match results {
+        Some(results) if asked.approved && !results.is_empty() => {
+            thread.continue_with(results, &asked.stream_options.unwrap_or_default()).await?
+        }
+        _ => {
+            let context = asked.decline_context.unwrap_or_default();
+            let reason = asked.reason.or(context.reason).or(context.message);
+            thread.answer(&call, Answer { approved: asked.approved, reason, resume: asked.resume_data }).await?
+        }
+    };
+    Ok(axum::Json(json!({ "accepted": true, "runId": run, "toolCallId": call })))
+}
+
+/// What the client's tools came to, by their calls.
+fn results(messages: &[Said]) -> Vec<CallResult> {
+    let parts = messages.iter().flat_map(|said| match &said.content {
+        Content::Parts(parts) => parts.as_slice(),
+        Content::Other(_) => &[],
+    });
+    let results = parts.filter_map(|part| match part {
+        Part::ToolResult { tool_call_id, output } => Some(result(tool_call_id, output)),
+        Part::Other => None,
+    });
+    results.collect()
+}
+
+/// A result is wrapped with what it is: `{"type": "json", "value": …}`; what is not, is taken as it stands.
+fn result(call: &str, output: &Value) -> CallResult {
+    let kind = output["type"].as_str().unwrap_or_default();
+    let wrapped = matches!(kind, "json" | "text" | "content" | "error-json" | "error-text");
+    CallResult {
+        call: call.to_owned(),
+        output: if wrapped { output["value"].clone() } else { output.clone() },
+        failed: kind.starts_with("error-"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallOfRun {
+    run_id: String,
+    tool_call_id: String,
+    reason: Option<String>,
+}
+
+async fn approve(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    Body(asked): Body<CallOfRun>,
+) -> Result<Response, Problem> {
+    answer(&shared, &caller, &agent, asked, true).await
+}
+
+async fn decline(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    Body(asked): Body<CallOfRun>,
+) -> Result<Response, Problem> {
+    answer(&shared, &caller, &agent, asked, false).await
+}
+
+/// H8.3: the same answer, told with what the run says then.
+async fn answer(
+    shared: &Shared,
+    caller: &Caller,
+    agent: &str,
+    asked: CallOfRun,
+    approved: bool,
+) -> Result<Response, Problem> {
+    let run = RunId::parse(&asked.run_id).map_err(Error::from)?;
+    let agent = shared.agent(agent).await?;
+    let not_waiting = || Error::UnknownRun { run: run.to_string() };
+    let found = shared.thread_of_run(run.as_str()).await?.ok_or_else(not_waiting)?;
+    caller.may_see(&found, None)?;
+    let thread = agent.thread(found.id.as_str(), found.resource)?;
+    let chunks = thread.chunks_after_call(&run, &asked.tool_call_id).await?;
+    thread.answer(&asked.tool_call_id, Answer { approved, reason: asked.reason, resume: None }).await?;
+    Ok(sse::run(shared, chunks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_clients_tools_came_to_is_unwrapped() {
+        let said = r#"[
+            {"role":"assistant","content":[
+                {"type":"tool-call","toolCallId":"c1","toolName":"look","input":{}},
+                {"type":"tool-result","toolCallId":"c1","toolName":"look","output":{"type":"json","value":{"n":1}}},
+                {"type":"tool-result","toolCallId":"c2","toolName":"look","output":{"type":"error-text","value":"no"}},
+                {"type":"tool-result","toolCallId":"c3","toolName":"look","output":7}]},
+            {"role":"user","content":"and now?"}]"#;
+        let said: Vec<Said> = serde_json::from_str(said).unwrap();
+        let told: Vec<String> =
+            results(&said).iter().map(|it| format!("{} {} {}", it.call, it.output, it.failed)).collect();
+        assert_eq!(told, [r#"c1 {"n":1} false"#, r#"c2 "no" true"#, "c3 7 false"]);
+    }
+}

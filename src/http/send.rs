@@ -1,0 +1,265 @@
+//! Messages and signals: what is sent to a thread, and taken back (section 6, H13.4, H13.6).
+
+use std::fmt;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::post;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+
+use super::caller::Caller;
+use super::error::Problem;
+use super::extract::{Body, IdempotencyKey};
+use super::state::Shared;
+use crate::agent::TurnOptions;
+use crate::id::RunId;
+use crate::intake::SendOptions;
+use crate::message::{Attributes, Category, Contents, NewSignal, NewState, ProviderOptions};
+use crate::runtime::{CancelQueued, Error, Sent, SkipReason, StateSent, ThreadHandle};
+use crate::thread::{IfActive, IfIdle};
+
+pub(super) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/agents/{agent}/send-message", post(send_message))
+        .route("/agents/{agent}/queue-message", post(queue_message))
+        .route("/agents/{agent}/signals", post(send_signal))
+        .route("/agents/{agent}/state-signals", post(send_state))
+        .route("/agents/{agent}/threads/cancel-queued", post(cancel_queued))
+}
+
+/// What all of these routes are sent (H6.1); each of them wants one of the first three.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "M: Deserialize<'de>, S: Deserialize<'de>, T: Deserialize<'de>"))]
+struct Input<M = IgnoredAny, S = IgnoredAny, T = IgnoredAny> {
+    #[serde(default = "Option::default")]
+    message: Option<M>,
+    #[serde(default = "Option::default")]
+    signal: Option<S>,
+    #[serde(default = "Option::default")]
+    state: Option<T>,
+    resource_id: Option<String>,
+    thread_id: Option<String>,
+    run_id: Option<String>,
+    if_active: Option<Active>,
+    if_idle: Option<Idle>,
+    /// The sender's label of what it queues (T9.10).
+    queue_owner_id: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Active {
+    #[serde(default)]
+    behavior: IfActive,
+    attributes: Option<Attributes>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Idle {
+    #[serde(default)]
+    behavior: IfIdle,
+    attributes: Option<Attributes>,
+    stream_options: Option<TurnOptions>,
+}
+
+/// A message: a text, a list of parts, or either with what belongs to it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Whole {
+    contents: Contents,
+    attributes: Option<Attributes>,
+    metadata: Option<Map<String, Value>>,
+    provider_options: Option<ProviderOptions>,
+}
+
+struct Said(Whole);
+
+impl From<Contents> for Said {
+    fn from(contents: Contents) -> Self {
+        Self(Whole { contents, attributes: None, metadata: None, provider_options: None })
+    }
+}
+
+impl<'de> Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // By hand rather than untagged, so that what is wrong is named by its path.
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Said;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a list of parts, or an object with contents")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Said, E> {
+                Ok(Contents::from(text).into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Said, A::Error> {
+                Contents::deserialize(SeqAccessDeserializer::new(parts)).map(Said::from)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Said, A::Error> {
+                Whole::deserialize(MapAccessDeserializer::new(map)).map(Said)
+            }
+        }
+
+        from.deserialize_any(Either)
+    }
+}
+
+impl From<Said> for NewSignal {
+    fn from(Said(whole): Said) -> Self {
+        Self {
+            attributes: whole.attributes.unwrap_or_default(),
+            metadata: whole.metadata.unwrap_or_default(),
+            provider_options: whole.provider_options.unwrap_or_default(),
+            ..Self::new(Category::User, whole.contents)
+        }
+    }
+}
+
+async fn send_message(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(mut input): Body<Input<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let message = required("message", input.message.take())?;
+    let (thread, options) = aim(&shared, &caller, &agent, input, key).await?;
+    Ok(axum::Json(accepted(&thread.send_with(message.into(), options).await?)))
+}
+
+async fn queue_message(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(mut input): Body<Input<Said>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let message = required("message", input.message.take())?;
+    let (thread, options) = aim(&shared, &caller, &agent, input, key).await?;
+    let options = SendOptions { queue: true, ..options };
+    Ok(axum::Json(accepted(&thread.send_with(message.into(), options).await?)))
+}
+
+async fn send_signal(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(mut input): Body<Input<IgnoredAny, NewSignal>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let signal = required("signal", input.signal.take())?;
+    let (thread, options) = aim(&shared, &caller, &agent, input, key).await?;
+    Ok(axum::Json(accepted(&thread.send_with(signal, options).await?)))
+}
+
+async fn send_state(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    IdempotencyKey(key): IdempotencyKey,
+    Body(mut input): Body<Input<IgnoredAny, IgnoredAny, NewState>>,
+) -> Result<axum::Json<Value>, Problem> {
+    let state = required("state", input.state.take())?;
+    let (thread, options) = aim(&shared, &caller, &agent, input, key).await?;
+    Ok(axum::Json(match thread.state_with(state, options).await? {
+        StateSent::Sent(sent) => accepted(&sent),
+        StateSent::Skipped { reason: reason @ SkipReason::Unchanged } => {
+            json!({ "accepted": true, "skipped": true, "reason": reason })
+        }
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Unsend {
+    thread_id: String,
+    resource_id: Option<String>,
+    signal_ids: Option<Vec<String>>,
+    queue_owner_id: Option<String>,
+}
+
+async fn cancel_queued(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    Body(asked): Body<Unsend>,
+) -> Result<axum::Json<Value>, Problem> {
+    let which = match (asked.signal_ids, asked.queue_owner_id) {
+        (Some(ids), None) => CancelQueued::Ids(ids),
+        (None, Some(owner)) => CancelQueued::Owner(owner),
+        _ => return Err(Problem::body("root", "give either signalIds or queueOwnerId")),
+    };
+    let agent = shared.agent(&agent).await?;
+    let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
+    Ok(axum::Json(json!({ "cancelledSignalIds": thread.cancel_queued(which, caller.name()).await? })))
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::body(field, format!("missing field `{field}`")))
+}
+
+/// The thread that an input is for and what is asked of its routing, checked in the order of H2.4.
+async fn aim<M, S, T>(
+    shared: &Shared,
+    caller: &Caller,
+    agent: &str,
+    input: Input<M, S, T>,
+    key: Option<String>,
+) -> Result<(ThreadHandle, SendOptions), Problem> {
+    let resource = caller.resource(input.resource_id);
+    if input.run_id.is_some() && input.if_idle.is_some() {
+        return Err(Problem::body(
+            "ifIdle",
+            "a signal to a run says nothing of an idle thread; leave runId or ifIdle out",
+        ));
+    }
+    let (active, idle) = (input.if_active.unwrap_or_default(), input.if_idle.unwrap_or_default());
+    let options = SendOptions {
+        if_active: active.behavior,
+        active_attributes: active.attributes.unwrap_or_default(),
+        if_idle: idle.behavior,
+        idle_attributes: idle.attributes.unwrap_or_default(),
+        turn: idle.stream_options.map(asked_of_turn).transpose()?.unwrap_or_default(),
+        queue: false,
+        owner: input.queue_owner_id,
+        idempotency_key: key,
+        only_run: None,
+    };
+    let Some(run) = input.run_id else {
+        let (Some(thread), Some(resource)) = (input.thread_id, resource) else {
+            let what = "resourceId and threadId are required when runId is not provided";
+            return Err(Problem { error: what.to_owned(), ..Problem::body("root", what) });
+        };
+        let agent = shared.agent(agent).await?;
+        return Ok((agent.thread(&thread, resource)?, options));
+    };
+    let agent = shared.agent(agent).await?;
+    let run = RunId::parse(&run).map_err(Error::from)?;
+    let thread = shared.thread_of_run(run.as_str()).await?.ok_or_else(Problem::no_active_run)?;
+    caller.may_see(&thread, resource)?;
+    if input.thread_id.is_some_and(|asked| asked != thread.id.as_str()) {
+        return Err(Problem::no_active_run());
+    }
+    let options = SendOptions { only_run: Some(run), ..options };
+    Ok((agent.thread(thread.id.as_str(), thread.resource)?, options))
+}
+
+/// What a client asks of a turn. Names that are the server's own it cannot set (H1.8).
+pub(super) fn asked_of_turn(mut options: TurnOptions) -> Result<Value, Problem> {
+    options.request_context.retain(|name, _| !name.starts_with("mastra__"));
+    Ok(ThreadHandle::turn(&options)?)
+}
+
+/// H6.1, H6.2, H13.2.
+fn accepted(sent: &Sent) -> Value {
+    let run = sent.run.as_ref().map_or(sent.signal.id.as_str(), RunId::as_str);
+    json!({ "accepted": true, "runId": run, "signal": sent.signal.answer(), "action": sent.action })
+}

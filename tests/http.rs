@@ -1,0 +1,22 @@
+//! The server, seen from outside: scenarios on both databases, with the wire's rules cited by their numbers.
+//!
+//! Requests go to the router itself; the real program behind a socket is what `tests/clients.rs` is for.
+#![cfg(feature = "server")]
+
+#[macro_use]
+mod support;
+
+#[path = "http/approvals.rs"]
+mod approvals;
+#[path = "http/health.rs"]
+mod health;
+#[path = "http/memory.rs"]
+mod memory;
+#[path = "http/refusals.rs"]
+mod refusals;
+#[path = "http/send.rs"]
+mod send;
+#[path = "http/served.rs"]
+mod served;
+#[path = "http/streams.rs"]
+mod streams;

@@ -1,0 +1,131 @@
+//! Lists of threads and of their messages (section 10).
+
+use serde_json::{Value, json};
+
+use crate::served::Served;
+
+fn ids(listed: &Value, what: &str) -> Vec<String> {
+    let of = |it: &Value| it["id"].as_str().expect("an id").to_owned();
+    listed[what].as_array().expect("a list").iter().map(of).collect()
+}
+
+/// Puts a note with this id into a thread.
+async fn note(served: &Served, thread: &str, resource: &str, signal: Value) {
+    let body = json!({
+        "signal": signal, "resourceId": resource, "threadId": thread, "ifIdle": { "behavior": "persist" },
+    });
+    served.post("/api/agents/demo/signals", body).await.ok();
+}
+
+each_store! {
+    // H10.1
+    async fn threads_are_listed_newest_first_and_in_pages(kind) {
+        let served = Served::start(kind).await?;
+        for thread in ["t1", "t2", "t3"] {
+            note(&served, thread, "ann", json!({ "type": "notification", "contents": thread })).await;
+            served.kit.advance(std::time::Duration::from_secs(1)).await?;
+        }
+        note(&served, "t9", "bob", json!({ "type": "notification", "contents": "his" })).await;
+        note(&served, "t1", "ann", json!({ "type": "notification", "contents": "more" })).await;
+        let list = |query: &'static str| served.get(query);
+        let all = list("/api/memory/threads?resourceId=ann&agentId=demo").await.ok();
+        assert_eq!(ids(&all, "threads"), ["t3", "t2", "t1"]);
+        assert_eq!(
+            (&all["total"], &all["page"], &all["perPage"], &all["hasMore"]),
+            (&json!(3), &json!(0), &json!(100), &json!(false))
+        );
+        let updated = list("/api/memory/threads?resourceId=ann&orderBy[field]=updatedAt&orderBy[direction]=DESC").await;
+        assert_eq!(ids(&updated.ok(), "threads"), ["t1", "t3", "t2"]);
+        let oldest = list("/api/memory/threads?resourceId=ann&orderBy=%7B%22direction%22%3A%22ASC%22%7D&perPage=2").await.ok();
+        assert_eq!((ids(&oldest, "threads"), &oldest["hasMore"]), (vec!["t1".into(), "t2".into()], &json!(true)));
+        let last = list("/api/memory/threads?resourceId=ann&page=1&perPage=2").await.ok();
+        assert_eq!((ids(&last, "threads"), &last["hasMore"]), (vec!["t1".into()], &json!(false)));
+        let none = list("/api/memory/threads?resourceId=ann&perPage=0").await.ok();
+        assert_eq!((ids(&none, "threads"), &none["total"]), (vec![], &json!(3)));
+        let (status, _, says) = list("/api/memory/threads?page=-1").await.refused();
+        assert_eq!((status, says.as_str()), (400, "Invalid query parameters"));
+        served.finish().await?;
+    }
+
+    // H10.2
+    async fn a_thread_is_told_to_its_owner_only(kind) {
+        let served = Served::start(kind).await?;
+        note(&served, "t1", "ann", json!({ "type": "notification", "contents": "hers" })).await;
+        let thread = served.get("/api/memory/threads/t1?agentId=demo&resourceId=ann").await.ok();
+        assert_eq!(
+            (&thread["id"], &thread["resourceId"], &thread["title"], &thread["metadata"]),
+            (&json!("t1"), &json!("ann"), &json!(""), &json!(null))
+        );
+        assert!(thread["createdAt"].as_str().unwrap().ends_with('Z'), "{thread}");
+        assert_eq!(served.get("/api/memory/threads/t1").await.ok()["id"], "t1");
+        assert_eq!(served.get("/api/memory/threads/t1?resourceId=bob").await.refused().0, 403);
+        let (status, _, says) = served.get("/api/memory/threads/none").await.refused();
+        assert_eq!((status, says.as_str()), (404, "Thread not found"));
+        served.finish().await?;
+    }
+
+    // H10.6, trap 8
+    async fn the_first_page_of_messages_is_the_newest_and_its_oldest_comes_first(kind) {
+        let served = Served::start(kind).await?;
+        for n in 1..=5 {
+            let signal = json!({ "id": format!("s{n}"), "type": "notification", "contents": n.to_string() });
+            note(&served, "t", "ann", signal).await;
+        }
+        let reminder = json!({ "id": "r1", "type": "reactive", "contents": "hidden" });
+        note(&served, "t", "ann", reminder).await;
+        let path = "/api/memory/threads/t/messages";
+        let newest = served.get(&format!("{path}?perPage=2")).await.ok();
+        assert_eq!((ids(&newest, "messages"), &newest["total"], &newest["hasMore"]), (vec!["s4".into(), "s5".into()], &json!(5), &json!(true)));
+        let before = served.get(&format!("{path}?perPage=2&page=2")).await.ok();
+        assert_eq!((ids(&before, "messages"), &before["hasMore"]), (vec!["s1".into()], &json!(false)));
+        let oldest = served.get(&format!("{path}?perPage=2&orderBy=%7B%22field%22%3A%22createdAt%22%2C%22direction%22%3A%22ASC%22%7D")).await;
+        assert_eq!(ids(&oldest.ok(), "messages"), ["s1", "s2"]);
+        // T6.9
+        let all = served.get(&format!("{path}?includeSystemReminders=true")).await.ok();
+        assert_eq!((ids(&all, "messages").last().cloned(), &all["total"]), (Some("r1".into()), &json!(6)));
+        let include = "%5B%7B%22id%22%3A%22s2%22%2C%22withPreviousMessages%22%3A1%7D%5D";
+        let around = served.get(&format!("{path}?perPage=1&include={include}")).await.ok();
+        assert_eq!(ids(&around, "messages"), ["s1", "s2", "s5"]);
+        assert_eq!(all["uiMessages"], json!(null));
+        assert_eq!(served.get(&format!("{path}?resourceId=bob")).await.refused().0, 403);
+        assert_eq!(served.get("/api/memory/threads/none/messages").await.refused().0, 404);
+        served.finish().await?;
+    }
+
+    async fn messages_are_filtered_by_time_and_metadata(kind) {
+        let served = Served::start(kind).await?;
+        note(&served, "t", "ann", json!({ "id": "s1", "type": "notification", "contents": "a\u{0}b" })).await;
+        let early = served.kit.now().to_string();
+        served.kit.advance(std::time::Duration::from_secs(60)).await?;
+        served.say("Hello").await?;
+        let path = "/api/memory/threads/t/messages";
+        let until = served.get(&format!("{path}?filter=%7B%22dateRange%22%3A%7B%22end%22%3A%22{early}%22%7D%7D")).await;
+        assert_eq!(ids(&until.ok(), "messages"), ["s1"]);
+        let after = format!("{path}?filter=%7B%22dateRange%22%3A%7B%22start%22%3A%22{early}%22,%22startExclusive%22%3Atrue%7D%7D");
+        assert_eq!(served.get(&after).await.ok()["total"], 2);
+        served.say("/call refund {\"order\":\"A-1\",\"cents\":1}").await?;
+        served.post("/api/agents/demo/threads/abort", json!({ "threadId": "t" })).await.ok();
+        served.kit.run_to_rest().await?;
+        let aborted = format!("{path}?filter=%7B%22metadata%22%3A%7B%22aborted%22%3Atrue%7D%7D");
+        let aborted = served.get(&aborted).await.ok();
+        assert_eq!((&aborted["total"], &aborted["messages"][0]["role"]), (&json!(1), &json!("assistant")));
+        let other = format!("{path}?filter=%7B%22metadata%22%3A%7B%22aborted%22%3A1%7D%7D");
+        assert_eq!(served.get(&other).await.ok()["total"], 0);
+        let bad = served.get(&format!("{path}?filter=%7B%22dateRange%22%3A%7B%22end%22%3A%22noon%22%7D%7D")).await;
+        assert_eq!(bad.json()["issues"][0]["field"], "filter.dateRange.end");
+        served.finish().await?;
+    }
+
+    // H10.6: the forms of rows.
+    async fn an_answer_with_a_call_is_one_row(kind) {
+        let served = Served::start(kind).await?;
+        served.say("/call add {\"a\":1,\"b\":2}").await?;
+        let listed = served.get("/api/memory/threads/t/messages").await.ok();
+        let row = &listed["messages"][1];
+        assert_eq!((&row["role"], &row["threadId"], &row["resourceId"]), (&json!("assistant"), &json!("t"), &json!("ann")));
+        let call = row["content"]["parts"].as_array().unwrap().iter().find(|it| it["type"] == "tool-invocation").unwrap();
+        let call = &call["toolInvocation"];
+        assert_eq!((&call["state"], &call["toolName"], &call["result"]), (&json!("result"), &json!("add"), &json!(3)));
+        served.finish().await?;
+    }
+}
