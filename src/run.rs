@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadKey, WorkerKey};
@@ -182,6 +183,33 @@ pub struct Run {
     pub created_at: Instant,
     /// When its row last changed.
     pub updated_at: Instant,
+}
+
+impl Run {
+    /// Its row as one object, for programs: what `aldis runs --json` prints.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        let mut object = json!({
+            "id": self.id,
+            "namespace": self.namespace,
+            "workflow": self.workflow,
+            "version": self.version,
+            "status": self.status.word(),
+            "events": self.head,
+            "signals_pending": self.signals_pending,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+        });
+        match &self.status {
+            Status::Blocked { reason } => {
+                object["blocked"] = json!({ "code": reason.code(), "reason": reason.to_string() });
+            }
+            Status::Waiting { wake_at: Some(at) } | Status::Due { at } => object["next_wake"] = json!(at),
+            Status::Closed { at, .. } => object["closed_at"] = json!(at),
+            Status::Waiting { wake_at: None } | Status::Running { .. } => {}
+        }
+        object
+    }
 }
 
 /// What to do when the id of a new run belongs to an open run (engine-expectations 9).

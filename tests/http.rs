@@ -8,12 +8,16 @@ mod support;
 
 #[path = "http/approvals.rs"]
 mod approvals;
+#[path = "http/auth.rs"]
+mod auth;
 #[path = "http/health.rs"]
 mod health;
 #[path = "http/memory.rs"]
 mod memory;
 #[path = "http/refusals.rs"]
 mod refusals;
+#[path = "http/runs.rs"]
+mod runs;
 #[path = "http/send.rs"]
 mod send;
 #[path = "http/served.rs"]

@@ -11,6 +11,7 @@
 --           that were put into the history meanwhile (`shown`).
 -- calls     Tool calls that wait for an answer from outside, of turns that are suspended; a settled one stays, so that
 --           the same answer to it gets the same acknowledgement.
+-- api_keys  Who may ask over HTTP: of each key its digest, and the only resource that it opens.
 -- streams   What subscribers see of a thread lies beside the streams of runs: threads and runs are numbered in one
 --           sequence, so the key says whose it is.
 --
@@ -108,5 +109,14 @@ create table calls (
 create index calls_of on calls (thread);
 
 create index calls_waiting on calls (since) where settled = 0;
+
+create table api_keys (
+    id text primary key,
+    name text not null,
+    resource text,
+    digest text not null unique,
+    created_at integer not null,
+    revoked_at integer
+);
 
 alter table runs add column thread integer;

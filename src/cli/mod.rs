@@ -17,6 +17,7 @@ mod error;
 mod export;
 mod import;
 mod journal;
+mod keys;
 mod migrate;
 mod print;
 mod progress;
@@ -104,6 +105,8 @@ enum Command {
     /// Serves agents and threads over HTTP, and advances their runs, until it is stopped
     #[cfg(feature = "server")]
     Serve(serve::Serve),
+    /// Makes, lists and revokes the keys by which programs prove over HTTP who they are
+    Keys(keys::Keys),
     /// Advances runs until it is stopped
     Work(work::Work),
     /// Brings the store's schema up to date
@@ -264,6 +267,7 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Cancel(asked) => cancel::run(desk, asked).await,
         #[cfg(feature = "server")]
         Command::Serve(asked) => serve::run(desk, asked).await,
+        Command::Keys(asked) => keys::run(desk, asked).await,
         Command::Work(asked) => work::run(desk, asked).await,
         Command::Migrate => migrate::run(desk).await,
         Command::Doctor => doctor::run(desk).await,

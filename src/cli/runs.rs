@@ -2,13 +2,11 @@
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde_json::json;
 
 use super::error::Error;
 use super::{Desk, Exit, print};
 use crate::clock::Clock;
 use crate::id::Namespace;
-use crate::run::{Run, Status};
 use crate::store::Filter;
 
 const STATUSES: [&str; 8] = ["due", "running", "waiting", "blocked", "completed", "failed", "cancelled", "terminated"];
@@ -42,7 +40,7 @@ pub(super) async fn run(desk: &Desk, asked: Runs) -> Result<Exit, Error> {
     client.store().close().await;
     if desk.json() {
         for run in &runs {
-            print::json(&object(run))?;
+            print::json(&run.summary())?;
         }
         return Ok(Exit::Good);
     }
@@ -67,27 +65,4 @@ pub(super) async fn run(desk: &Desk, asked: Runs) -> Result<Exit, Error> {
         eprintln!("there may be more: --before {}", last.id);
     }
     Ok(Exit::Good)
-}
-
-fn object(run: &Run) -> serde_json::Value {
-    let mut object = json!({
-        "id": run.id,
-        "namespace": run.namespace,
-        "workflow": run.workflow,
-        "version": run.version,
-        "status": run.status.word(),
-        "events": run.head,
-        "signals_pending": run.signals_pending,
-        "created_at": run.created_at,
-        "updated_at": run.updated_at,
-    });
-    match &run.status {
-        Status::Blocked { reason } => {
-            object["blocked"] = json!({ "code": reason.code(), "reason": reason.to_string() });
-        }
-        Status::Waiting { wake_at: Some(at) } | Status::Due { at } => object["next_wake"] = json!(at),
-        Status::Closed { at, .. } => object["closed_at"] = json!(at),
-        Status::Waiting { wake_at: None } | Status::Running { .. } => {}
-    }
-    object
 }

@@ -1,6 +1,7 @@
 //! `aldis serve`: serves agents and threads over HTTP, and advances their runs.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -52,14 +53,6 @@ fn prefix(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
-    // Nobody proves who they are yet, so nobody from elsewhere may come in.
-    if !asked.listen.ip().is_loopback() {
-        return Err(Error::Usage(format!(
-            "{} can be reached from other machines, and nobody would have to prove who they are; \
-             listen on 127.0.0.1 and put a server that knows your users in front of it",
-            asked.listen
-        )));
-    }
     let mut stop = Stop::listen()?;
     let taken = format!("{} cannot be listened on", asked.listen);
     let listener = TcpListener::bind(asked.listen).await.map_err(Error::io(taken))?;
@@ -69,7 +62,17 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
+    let keys = runtime.keys().await?.iter().any(|key| key.revoked_at.is_none());
+    if !keys && !address.ip().is_loopback() {
+        runtime.drain(Duration::ZERO).await?;
+        return Err(Error::Usage(format!(
+            "{} can be reached from other machines, and nobody would have to prove who they are; \
+             make a key first (`aldis keys create NAME`), or listen on 127.0.0.1",
+            asked.listen
+        )));
+    }
     let options = Options {
+        keys,
         prefix: asked.prefix,
         body_bytes_max: asked.body_max,
         timeout: asked.timeout.0,
@@ -81,9 +84,12 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     let store = runtime.store().location().to_owned();
     let agents: Vec<String> = runtime.agents().all().map(|agent| agent.name().to_owned()).collect();
     if desk.json() {
-        print::json(&json!({ "ready": true, "address": address, "base": base, "store": store, "agents": agents }))?;
+        print::json(
+            &json!({ "ready": true, "address": address, "base": base, "store": store, "agents": agents, "keys": keys }),
+        )?;
     } else {
-        print::line(&format!("{base} serves {} on {store}", agents.join(", ")))?;
+        let whom = if keys { "to those who have a key" } else { "to every program of this machine" };
+        print::line(&format!("{base} serves {} on {store}, {whom}", agents.join(", ")))?;
     }
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let serving = server.serve(listener, async { drop(stopping.await) }, asked.grace.0);

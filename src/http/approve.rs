@@ -3,25 +3,27 @@
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::caller::Caller;
 use super::error::Problem;
-use super::extract::Body;
+use super::extract::{Body, Query, instant};
 use super::sse;
 use super::state::Shared;
 use crate::agent::TurnOptions;
-use crate::id::RunId;
+use crate::id::{Namespace, RunId, ThreadId};
 use crate::runtime::{Answer, Error};
-use crate::thread::CallResult;
+use crate::store::{Page, SuspendedFilter};
+use crate::thread::{CallResult, OpenCall, SuspendedRun};
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/agents/{agent}/send-tool-approval", post(send))
         .route("/agents/{agent}/approve-tool-call", post(approve))
         .route("/agents/{agent}/decline-tool-call", post(decline))
+        .route("/agents/{agent}/suspended-runs", get(suspended))
 }
 
 #[derive(Deserialize)]
@@ -168,6 +170,69 @@ async fn answer(
     let chunks = thread.chunks_after_call(&run, &asked.tool_call_id).await?;
     thread.answer(&asked.tool_call_id, Answer { approved, reason: asked.reason, resume: None }).await?;
     Ok(sse::run(shared, chunks))
+}
+
+/// How many suspended runs a page has, unless it is said.
+const SUSPENDED: usize = 100;
+
+/// The most suspended runs of a page.
+const SUSPENDED_MAX: usize = 1_000;
+
+/// H8.4, T13.11.
+async fn suspended(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    query: Query,
+) -> Result<axum::Json<Value>, Problem> {
+    let at = |name: &str| query.text(name).map(|text| instant(name, &text)).transpose();
+    let (from, to) = (at("fromDate")?, at("toDate")?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Problem::query("fromDate", "it is after toDate"));
+    }
+    let size = query.count("perPage", SUSPENDED)?.min(SUSPENDED_MAX);
+    let page = Page { number: query.count("page", 0)?, size };
+    shared.agent(&agent).await?;
+    let resource = caller.resource(query.text("resourceId"));
+    let thread = match query.text("threadId") {
+        Some(thread) => {
+            // What is not there is nobody's.
+            let found = shared.thread(&thread).await?.ok_or_else(Problem::foreign_thread)?;
+            caller.may_see(&found, resource.clone())?;
+            Some(ThreadId::parse(&thread).map_err(Error::from)?)
+        }
+        None => None,
+    };
+    let filter = SuspendedFilter { namespace: Namespace::default(), thread, resource, agent: Some(agent), from, to };
+    let runs = shared.client.suspended_runs(&filter, page).await?;
+    let items: Vec<Value> = runs.items.iter().map(shown).collect();
+    Ok(axum::Json(json!({ "runs": items, "total": runs.total })))
+}
+
+fn shown(run: &SuspendedRun) -> Value {
+    json!({
+        "runId": run.run,
+        "status": "suspended",
+        "threadId": run.thread,
+        "resourceId": run.resource,
+        "suspendedAt": run.suspended_at.to_string(),
+        "toolCalls": run.calls.iter().map(shown_call).collect::<Vec<_>>(),
+    })
+}
+
+fn shown_call(call: &OpenCall) -> Value {
+    let mut shown = json!({
+        "toolCallId": call.call,
+        "toolName": call.tool,
+        "args": call.args,
+        "requiresApproval": call.requires_approval,
+    });
+    if let Some(payload) = &call.suspend_payload {
+        shown["suspendPayload"] = payload.clone();
+    }
+    shown
 }
 
 #[cfg(test)]

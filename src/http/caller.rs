@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::error::Problem;
@@ -19,6 +20,18 @@ impl Caller {
     /// The resource that a request is about: the caller's own in place of what the request says (H1.8).
     pub(super) fn resource(&self, asked: Option<String>) -> Option<String> {
         self.resource.clone().or(asked)
+    }
+
+    /// Whether it may see what belongs to no thread.
+    pub(super) fn sees_everything(&self) -> Result<(), Problem> {
+        match self.resource {
+            None => Ok(()),
+            Some(_) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "resource_only",
+                "Access denied: what belongs to no thread is not for those who may see one resource only",
+            )),
+        }
     }
 
     /// What journals say of who asked.

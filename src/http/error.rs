@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn too_much_is_told_with_when_to_come_back() {
         let problem = Problem::from(Error::from(InputError::from(NotReceived::TooManyPending {
-            thread: "t".into(),
+            thread: crate::id::ThreadId::parse("t").unwrap(),
             pending: 5,
             limit: 5,
         })));

@@ -7,11 +7,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::caller::Caller;
 use super::error::Problem;
 use super::state::Shared;
 
 pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics))
+    Router::new().route("/health", get(health)).route("/ready", get(ready))
+}
+
+/// What is not for everybody who may know that the server lives.
+pub(super) fn counts() -> Router<Shared> {
+    Router::new().route("/metrics", get(metrics))
 }
 
 /// The process answers; it says nothing about the store.
@@ -28,7 +34,8 @@ async fn ready(State(shared): State<Shared>) -> Result<axum::Json<Value>, Proble
     Ok(axum::Json(json!({ "status": "ready", "workers": workers })))
 }
 
-async fn metrics(State(shared): State<Shared>) -> Result<Response, Problem> {
+async fn metrics(State(shared): State<Shared>, caller: Caller) -> Result<Response, Problem> {
+    caller.sees_everything()?;
     let text = shared.metrics.text();
     let text = text.map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

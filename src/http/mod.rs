@@ -8,12 +8,14 @@
 
 mod agents;
 mod approve;
+mod auth;
 mod caller;
 mod error;
 mod extract;
 mod health;
 mod memory;
 mod options;
+mod runs;
 mod send;
 mod sse;
 mod state;
@@ -62,7 +64,6 @@ impl Server {
     }
 
     /// All its routes, for a program that has a server already.
-    #[must_use]
     pub fn router(&self) -> Router {
         let options = &self.shared.options;
         // What ends by itself is bound in time; a stream's answer is its first byte, so it is too.
@@ -73,13 +74,17 @@ impl Server {
             .merge(subscribe::routes())
             .merge(approve::routes())
             .merge(memory::routes())
-            .layer(timely);
+            .merge(runs::routes())
+            .layer(timely)
+            .layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
+        let counts = health::counts().layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
         let prefix = options.prefix.trim_end_matches('/');
         let routes = if prefix.is_empty() { api } else { Router::new().nest(prefix, api) };
         let compressed =
             DefaultPredicate::new().and(NotForContentType::const_new("text/plain")).and(NotForContentType::SSE);
         let mut routes = routes
             .merge(health::routes())
+            .merge(counts)
             .fallback(error::no_such_route)
             .method_not_allowed_fallback(error::no_such_method)
             .layer(middleware::map_response(error::in_json))

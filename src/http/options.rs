@@ -13,6 +13,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long a stream is silent before a comment says that it is alive (H3.4).
     pub heartbeat: Duration,
+    /// Whether only those may ask who have a key (`aldis keys`); for others than this machine's own programs it has to be.
+    pub keys: bool,
     /// The origins whose pages may talk to it from a browser; `*` for all. None by default.
     pub origins: Vec<String>,
 }
@@ -24,6 +26,7 @@ impl Default for Options {
             body_bytes_max: 4 * 1024 * 1024,
             timeout: Duration::from_secs(30),
             heartbeat: Duration::from_secs(25),
+            keys: false,
             origins: Vec::new(),
         }
     }

@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/agents/{agent}/threads/subscribe", post(subscribe).get(event_source))
         .route("/agents/{agent}/threads/abort", post(abort))
+        .route("/agents/{agent}/observe", post(observe))
 }
 
 /// Which thread, and from where on.
@@ -109,4 +110,28 @@ async fn abort(
     let agent = shared.agent(&agent).await?;
     let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
     Ok(axum::Json(json!({ "aborted": thread.abort(caller.name(), expected.as_ref()).await? })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Observe {
+    run_id: String,
+    #[serde(default)]
+    offset: usize,
+}
+
+/// H9.7: what one run has said and will say, while its chunks are kept.
+async fn observe(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(agent): Path<String>,
+    Body(asked): Body<Observe>,
+) -> Result<Response, Problem> {
+    let run = RunId::parse(&asked.run_id).map_err(Error::from)?;
+    let agent = shared.agent(&agent).await?;
+    let unknown = || Error::UnknownRun { run: run.to_string() };
+    let found = shared.thread_of_run(run.as_str()).await?.ok_or_else(unknown)?;
+    caller.may_see(&found, None)?;
+    let thread = agent.thread(found.id.as_str(), found.resource)?;
+    Ok(sse::run(&shared, thread.chunks_of(&run).await?.skipping(asked.offset)))
 }

@@ -2,8 +2,30 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value};
+
 use super::event::{Event, Recorded};
 use crate::clock::Instant;
+
+impl Recorded {
+    /// A line as one flat object, for programs: its place, time, event and name, then what the event itself has.
+    #[must_use]
+    pub fn flat(&self) -> Map<String, Value> {
+        let mut flat = Map::new();
+        flat.insert("seq".into(), self.seq.0.into());
+        flat.insert("at".into(), self.at.0.into());
+        flat.insert("event".into(), self.event.kind().into());
+        flat.insert("name".into(), self.event.name().into());
+        let mut json = Vec::new();
+        self.event.encode_into(&mut json);
+        // What was just encoded is an object.
+        let own: Map<String, Value> = serde_json::from_slice(&json).unwrap_or_default();
+        for (key, value) in own {
+            flat.entry(key).or_insert(value);
+        }
+        flat
+    }
+}
 
 /// Prints a journal. Times are given as the span since its first line, which makes it stable between runs.
 #[must_use]

@@ -22,6 +22,8 @@ pub struct RunChunks {
     /// Whether it may rest: then it is looked at.
     may_rest: bool,
     ended: bool,
+    /// How many to leave out.
+    skips: usize,
 }
 
 /// Which of a run's chunks are wanted.
@@ -71,11 +73,17 @@ impl ThreadHandle {
             None => last_chunk(store, thread.key).await?,
         };
         let run = self.client().find_in(&thread.namespace, run.as_str()).await?;
-        Ok(RunChunks { subscription: self.subscribe(Since::Cursor(cursor)), run, may_rest, ended: false })
+        Ok(RunChunks { subscription: self.subscribe(Since::Cursor(cursor)), run, may_rest, ended: false, skips: 0 })
     }
 }
 
 impl RunChunks {
+    /// Leaves out the first so many.
+    #[must_use]
+    pub fn skipping(self, chunks: usize) -> Self {
+        Self { skips: chunks, ..self }
+    }
+
     /// The next chunk; none once the run has ended, or waits for somebody's answer and has nothing else to do.
     ///
     /// # Errors
@@ -89,7 +97,10 @@ impl RunChunks {
             let kind = seen.chunk["type"].as_str().unwrap_or_default();
             self.ended = matches!(kind, "finish" | "error" | "abort");
             self.may_rest = matches!(kind, "tool-call-approval" | "tool-call-suspended");
-            return Ok(Some(seen));
+            if self.skips == 0 {
+                return Ok(Some(seen));
+            }
+            self.skips -= 1;
         }
         self.ended = true;
         Ok(None)

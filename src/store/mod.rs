@@ -31,6 +31,7 @@ mod history;
 mod import;
 #[cfg(feature = "sqlite")]
 mod json;
+mod keys;
 mod lanes;
 mod listing;
 mod open;
@@ -55,6 +56,7 @@ pub use contract::{
     Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
 };
 pub use fault::{Fault, Faults};
+pub use keys::ApiKey;
 pub use lanes::LaneChange;
 pub use listing::{MessageList, Order, ThreadList};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};

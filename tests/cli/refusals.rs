@@ -131,8 +131,17 @@ fn a_bench_of_nothing_is_refused() {
 
 #[cfg(feature = "server")]
 #[test]
-fn an_address_that_others_can_reach_is_refused() {
+fn an_address_that_others_can_reach_needs_keys() {
     let place = Place::sqlite();
-    insta::assert_snapshot!(refused(&place, &["serve", "--listen", "0.0.0.0:4111"]), @"aldis: 0.0.0.0:4111 can be reached from other machines, and nobody would have to prove who they are; listen on 127.0.0.1 and put a server that knows your users in front of it");
-    assert!(!place.folder.path().join("aldis.db").exists());
+    insta::assert_snapshot!(refused(&place, &["serve", "--listen", "0.0.0.0:0"]), @"aldis: 0.0.0.0:0 can be reached from other machines, and nobody would have to prove who they are; make a key first (`aldis keys create NAME`), or listen on 127.0.0.1");
+    let made = place.aldis(&["keys", "create", "phone", "--resource", "ann", "--json"]).json().remove(0);
+    let secret = made["key"].as_str().unwrap();
+    let listed = place.aldis(&["keys", "list", "--json"]);
+    assert_eq!(listed.json()[0]["id"], made["id"]);
+    assert!(!listed.out.contains(secret), "{listed:?}");
+    let going = place.begin(&["serve", "--listen", "0.0.0.0:0"]);
+    assert!(going.first.ends_with("to those who have a key"), "{}", going.first);
+    assert_eq!(going.stop(), 0);
+    assert_eq!(place.aldis(&["keys", "revoke", made["id"].as_str().unwrap()]).code, 0);
+    insta::assert_snapshot!(refused(&place, &["keys", "revoke", "none"]), @r#"aldis: there is no key "none"; see `aldis keys list`"#);
 }

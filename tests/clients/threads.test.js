@@ -139,6 +139,34 @@ test("the client's own tools are run by the client (H7.4, H8.2)", async () => {
   await read;
 });
 
+test('runs that wait are listed (H8.4)', async () => {
+  const { seen, subscription, read } = await follow(agent, 'wait');
+  const { runId } = await agent.sendMessage({ message: '/call ask {"question":"Why?"}', ...to('wait') });
+  await seen.one('tool-call-suspended');
+  const { runs, total } = await agent.listSuspendedRuns({ threadId: 'wait', resourceId: 'ann' });
+  assert.equal(total, 1);
+  assert.equal(runs[0].runId, runId);
+  assert.deepEqual(runs[0].toolCalls[0].suspendPayload, { question: 'Why?' });
+  const { toolCallId } = runs[0].toolCalls[0];
+  await agent.sendToolApproval({ ...to('wait'), toolCallId, approved: true, resumeData: { because: 'so' } });
+  await seen.one('finish');
+  assert.equal((await agent.listSuspendedRuns({ threadId: 'wait', resourceId: 'ann' })).total, 0);
+  subscription.unsubscribe();
+  await read;
+});
+
+test('a run is observed after its end (H9.7)', async () => {
+  const { seen, subscription, read } = await follow(agent, 'observe');
+  const { runId } = await agent.sendMessage({ message: 'Hello', ...to('observe') });
+  await seen.one('finish');
+  const stream = await agent.observe({ runId });
+  const chunks = [];
+  await stream.processDataStream({ onChunk: chunk => void chunks.push(chunk) });
+  assert.deepEqual(chunks, seen.chunks);
+  subscription.unsubscribe();
+  await read;
+});
+
 test('threads and messages are listed (H10.1, H10.2, H10.6)', async () => {
   for (const message of ['one', 'two', 'three']) {
     const { seen, subscription, read } = await follow(agent, 'list');

@@ -113,4 +113,26 @@ each_store! {
         assert_eq!(seen.last().unwrap()["payload"]["stepResult"]["reason"], "stop");
         served.finish().await?;
     }
+
+    // H8.4
+    async fn runs_that_wait_are_listed_with_their_calls(kind) {
+        let served = Served::start(kind).await?;
+        let sent = served.say(REFUND).await?;
+        let call = waiting_call(&served).await;
+        let path = "/api/agents/demo/suspended-runs";
+        let listed = served.get(&format!("{path}?threadId=t&resourceId=ann")).await.ok();
+        let run = &listed["runs"][0];
+        assert_eq!((&listed["total"], &run["runId"], &run["threadId"]), (&json!(1), &sent["runId"], &json!("t")));
+        assert_eq!(run["toolCalls"], json!([{
+            "toolCallId": call, "toolName": "refund", "args": { "order": "A-1", "cents": 100 }, "requiresApproval": true,
+        }]));
+        assert_eq!(served.get(&format!("{path}?resourceId=bob")).await.ok()["total"], 0);
+        assert_eq!(served.get(&format!("{path}?fromDate=2099-01-01T00:00:00Z")).await.ok()["total"], 0);
+        for foreign in ["threadId=t&resourceId=bob", "threadId=none"] {
+            assert_eq!(served.get(&format!("{path}?{foreign}")).await.refused().0, 403);
+        }
+        let wrong = format!("{path}?fromDate=2026-01-02T00:00:00Z&toDate=2026-01-01T00:00:00Z");
+        assert_eq!(served.get(&wrong).await.json()["issues"][0]["field"], "fromDate");
+        served.finish().await?;
+    }
 }
