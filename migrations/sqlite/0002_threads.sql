@@ -1,7 +1,8 @@
 -- The tables of threads, and the path that data takes through them.
 --
 -- threads   One row a conversation: its owner, and `run`, the turn that is reserved, running or suspended on it. Every
---           input to a thread, and every commit of one of its turns, is judged against this row.
+--           input to a thread, and every commit of one of its turns, is judged against this row. `edits` counts changes to rows
+--           of its history that turns had left behind: who keeps such rows in mind reads them again.
 -- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal.
 -- inputs    What was accepted, by the sender's id and key, with where it went: a repeat gets the same answer.
 --           A state signal's `version` is its place in its lane.
@@ -30,6 +31,7 @@ create table threads (
     agent text,
     last_seq integer not null default 0,
     last_place integer not null default 0,
+    edits integer not null default 0,
     created_at integer not null,
     updated_at integer not null,
     check ((run is null) = (agent is null))

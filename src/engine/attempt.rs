@@ -350,8 +350,15 @@ impl Recorder for Reports {
     fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>> {
         let (shared, thread, part, run) = (Arc::clone(&self.shared), self.turn(), self.part(), self.run);
         async move {
-            let recent = shared.store.recent(thread?, run, limit).await?;
-            Ok((recent.rows, recent.last_part.is_some_and(|last| last == part)))
+            let thread = thread?;
+            let window = shared.windows.of(thread, limit);
+            let seen = window.as_ref().map(|window| window.seen);
+            let mut recent = shared.store.recent(thread, run, limit, seen).await?;
+            let was_showing = recent.last_part.take().is_some_and(|last| last == part);
+            let messages = shared.windows.join(thread, limit, window, recent, |error| {
+                tracing::warn!(%run, %error, "a message of the history is left out");
+            });
+            Ok((messages, was_showing))
         }
         .boxed()
     }

@@ -14,6 +14,7 @@ mod driver;
 mod lease;
 mod live;
 mod rehearse;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::store::{self, Refusal, Store};
 use crate::workflow::{Registered, Registry};
 use activity::{Activity, Busy};
 use driver::Woken;
+use windows::Windows;
 
 /// What an engine is started with.
 #[derive(Clone)]
@@ -124,6 +126,7 @@ struct Shared {
     worker: AtomicI64,
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
+    windows: Windows,
     due: Notify,
     /// Tells those in this process who wait for an update's answer.
     answered: Arc<Notify>,
@@ -220,6 +223,7 @@ impl Engine {
             worker: AtomicI64::new(worker.0),
             mailboxes,
             activity: Arc::default(),
+            windows: Windows::default(),
             due: Notify::new(),
             answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),

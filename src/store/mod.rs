@@ -57,7 +57,7 @@ pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use scratch::Scratch;
 pub use start::CallerTx;
-pub use threads::{Message, Recent, WaitingCall, Window};
+pub use threads::{Message, Recent, RecentRow, Seen, WaitingCall, Window};
 pub use turns::ThreadPart;
 pub use unsend::{Unsend, Which};
 pub use wake::Hints;

@@ -9,7 +9,7 @@ use super::lanes::{self, LaneChange, Standing};
 use super::open::Store;
 use super::start::CallerTx;
 use super::turns::{self, Entry, Queued};
-use super::writer::{self, Append, Batch, Shared};
+use super::writer::{self, Append, Batch, Frame, Shared};
 use super::{Addressee, Chunk, Error};
 use crate::clock::Instant;
 use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey, WorkerKey};
@@ -233,12 +233,11 @@ pub(super) struct Known {
 
 /// Takes inputs in one transaction. `doubtful`: they may have landed before, and nobody was told.
 pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful: bool) -> Result<Took, sqlx::Error> {
-    writer::begin(tx.again()).await?;
-    let mut views = look(tx.again(), inputs).await?;
+    let mut views = look(tx.again(), inputs, Frame::Opens).await?;
     let missing: Vec<&Input> = inputs.iter().filter(|it| !views.contains_key(&name(it)) && makes_thread(it)).collect();
     if !missing.is_empty() {
         create(tx.again(), &missing).await?;
-        views = look(tx.again(), inputs).await?;
+        views = look(tx.again(), inputs, Frame::Inside).await?;
     }
     let asked: Vec<(usize, ThreadKey)> =
         inputs.iter().enumerate().filter_map(|(i, it)| Some((i, views.get(&name(it))?.key))).collect();
@@ -253,7 +252,6 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     }
     let mut took = plan.write(tx.again(), inputs, doubtful).await?;
     took.made = !missing.is_empty() || doubtful;
-    writer::end(tx).await?;
     Ok(took)
 }
 
@@ -542,13 +540,13 @@ impl Plan {
         } = self;
         let mut took = Took { due, owned, ..Took::default() };
         if !begins.commits.is_empty() {
-            let facts = super::commit::rows(tx.again(), &begins, writer::Frame::Inside).await?.commits;
+            let facts = super::commit::rows(tx.again(), &begins, Frame::Inside).await?.commits;
             if let Some(refused) = facts.iter().find(|fact| !fact.is_applied()) {
                 return Err(sqlx::Error::Protocol(format!("a turn could not be begun: {refused:?}")));
             }
         }
         if !arrivals.arrivals.is_empty() {
-            let facts = super::commit::rows(tx.again(), &arrivals, writer::Frame::Inside).await?.arrivals;
+            let facts = super::commit::rows(tx.again(), &arrivals, Frame::Inside).await?.arrivals;
             for ((arrival, fact), i) in arrivals.arrivals.iter().zip(facts).zip(arrivals_of) {
                 match super::accept::answer(arrival, &fact, doubtful) {
                     Ok((run, Accepted::New { ordinal })) => {
@@ -586,16 +584,18 @@ impl Plan {
         if !revived.is_empty() {
             turns::revive(tx.again(), &revived).await?;
         }
-        if !moved.is_empty() {
-            move_threads(tx.again(), &moved).await?;
-        }
         if !disowned.is_empty() {
             twins!(CallerTx: tx.again(), disown(&disowned))?;
         }
         if !shown.is_empty() {
             took.shown.extend(shown.iter().map(|append| ThreadKey(append.run.0)));
             let batch = Batch::of_appends(shown);
-            super::commit::rows(tx.again(), &batch, writer::Frame::Inside).await?;
+            super::commit::rows(tx.again(), &batch, Frame::Inside).await?;
+        }
+        if moved.is_empty() {
+            writer::end(tx).await?;
+        } else {
+            move_threads(tx, &moved, Frame::Closes).await?;
         }
         took.new = accepted.len() as u64;
         for (i, received) in accepted {
@@ -689,12 +689,16 @@ async fn registered(tx: CallerTx<'_>, inputs: &[Input]) -> Result<Vec<WorkerKey>
 }
 
 /// How the threads stand that inputs are for, by namespace and id. Their rows are locked until the transaction ends.
-async fn look(tx: CallerTx<'_>, inputs: &[Input]) -> Result<HashMap<(String, String), View>, sqlx::Error> {
+async fn look(
+    tx: CallerTx<'_>,
+    inputs: &[Input],
+    frame: Frame,
+) -> Result<HashMap<(String, String), View>, sqlx::Error> {
     let mut names: Vec<(&str, &str)> =
         inputs.iter().map(|input| (input.namespace.as_str(), input.thread.as_str())).collect();
     names.sort_unstable();
     names.dedup();
-    let views = twins!(CallerTx: tx, look(&names))?;
+    let views = twins!(CallerTx: tx, look(&names, frame))?;
     Ok(views.into_iter().collect())
 }
 
@@ -731,8 +735,13 @@ async fn remember(tx: CallerTx<'_>, inputs: &[Input], accepted: &[(usize, Receiv
     twins!(CallerTx: tx, remember(inputs, accepted))
 }
 
-pub(super) async fn move_threads(tx: CallerTx<'_>, moved: &HashMap<ThreadKey, Moved>) -> Result<(), sqlx::Error> {
-    twins!(CallerTx: tx, move_threads(moved))
+/// Says how threads stand now; with [`Frame::Closes`] as the end of the transaction.
+pub(super) async fn move_threads(
+    tx: CallerTx<'_>,
+    moved: &HashMap<ThreadKey, Moved>,
+    frame: Frame,
+) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, move_threads(moved, frame))
 }
 
 /// `i, thread, id, digest, branch, route, run, version, accepted_at`
@@ -820,18 +829,11 @@ pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
     use crate::store::json::Json;
 
-    pub(super) async fn look(
-        tx: &mut SqliteConnection,
-        names: &[(&str, &str)],
-    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
-        let mut json = Json::default();
-        for (namespace, id) in names {
-            json.row().text(namespace).text(id);
-        }
-        let rows: Vec<ViewRow> = sqlx::query_as(
+    macro_rules! look {
+        () => {
             "select t.key, t.namespace, t.id, t.resource, t.run, r.id as run_id, t.agent, t.last_place,
                     q.place as held_place, q.run as held_run, h.id as held_id, q.agent as held_agent
              from (select value ->> 0 as namespace, value ->> 1 as id from json_each($1)) n
@@ -840,11 +842,34 @@ mod sqlite {
              left join queue q on t.run is null
                               and q.thread = t.key
                               and q.place = (select min(o.place) from queue o where o.thread = t.key and o.kind = 'turn')
-             left join runs h on h.key = q.run",
-        )
-        .bind(json.done())
-        .fetch_all(tx)
-        .await?;
+             left join runs h on h.key = q.run"
+        };
+    }
+
+    macro_rules! move_threads {
+        () => {
+            "update threads
+             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = m.at
+             from (
+                 select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
+                        value ->> 4 as at
+                 from json_each($1)
+             ) m
+             where threads.key = m.thread"
+        };
+    }
+
+    pub(super) async fn look(
+        tx: &mut SqliteConnection,
+        names: &[(&str, &str)],
+        frame: Frame,
+    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        let mut json = Json::default();
+        for (namespace, id) in names {
+            json.row().text(namespace).text(id);
+        }
+        let text = if frame == Frame::Opens { concat!("begin immediate; ", look!()) } else { look!() };
+        let rows: Vec<ViewRow> = sqlx::query_as(text).bind(json.done()).fetch_all(tx).await?;
         rows.into_iter().map(ViewRow::view).collect()
     }
 
@@ -962,6 +987,7 @@ mod sqlite {
     pub(super) async fn move_threads(
         tx: &mut SqliteConnection,
         moved: &HashMap<ThreadKey, Moved>,
+        frame: Frame,
     ) -> Result<(), sqlx::Error> {
         let mut json = Json::default();
         for (thread, it) in moved {
@@ -972,20 +998,8 @@ mod sqlite {
             };
             row.int(it.last_place).int(it.at.0);
         }
-        sqlx::query(
-            "update threads
-             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = m.at
-             from (
-                 select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
-                        value ->> 4 as at
-                 from json_each($1)
-             ) m
-             where threads.key = m.thread",
-        )
-        .bind(json.done())
-        .execute(tx)
-        .await
-        .map(drop)
+        let text = if frame == Frame::Closes { concat!(move_threads!(), "; commit") } else { move_threads!() };
+        sqlx::query(text).bind(json.done()).execute(tx).await.map(drop)
     }
 }
 
@@ -993,13 +1007,18 @@ mod sqlite {
 mod postgres {
     use sqlx::PgConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::writer::postgres::{begin, end};
+    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
 
     /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
     pub(super) async fn look(
         tx: &mut PgConnection,
         names: &[(&str, &str)],
+        frame: Frame,
     ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        if frame == Frame::Opens {
+            begin(tx).await?;
+        }
         let (namespaces, ids): (Vec<&str>, Vec<&str>) = names.iter().copied().unzip();
         let keys: Vec<i64> = sqlx::query_scalar(
             "select key
@@ -1173,6 +1192,7 @@ mod postgres {
     pub(super) async fn move_threads(
         tx: &mut PgConnection,
         moved: &HashMap<ThreadKey, Moved>,
+        frame: Frame,
     ) -> Result<(), sqlx::Error> {
         let threads: Vec<i64> = moved.keys().map(|thread| thread.0).collect();
         let runs: Vec<Option<i64>> = moved.values().map(|it| it.run.map(|run| run.0)).collect();
@@ -1195,8 +1215,8 @@ mod postgres {
         .bind(&agents)
         .bind(&places)
         .bind(&ats)
-        .execute(tx)
-        .await
-        .map(drop)
+        .execute(&mut *tx)
+        .await?;
+        if frame == Frame::Closes { end(tx).await } else { Ok(()) }
     }
 }

@@ -5,6 +5,7 @@ use super::open::{Inner, Store};
 use super::read::payload_of;
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
+use crate::message::{self, Unreadable};
 use crate::payload::Payload;
 use crate::thread::{Current, Thread};
 
@@ -53,10 +54,34 @@ pub struct WaitingCall {
 /// What was last said on a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recent {
-    /// Rows of the history, with their places, in order.
-    pub rows: Vec<(i64, Payload)>,
+    /// How often rows of turns that have ended were changed.
+    pub edits: i64,
+    /// Whether these are the latest rows of all, rather than of those after the ones that the reader has seen.
+    pub whole: bool,
+    /// Rows of the history, in order; those of the turn that asks are the last.
+    pub rows: Vec<RecentRow>,
     /// The part that the last chunk belongs to.
     pub last_part: Option<String>,
+}
+
+/// A row of a history, for the turn that reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentRow {
+    /// Its place.
+    pub seq: i64,
+    /// Whether the turn itself has put it there.
+    pub own: bool,
+    /// The message's row, as it is stored.
+    pub content: String,
+}
+
+/// How much of a history a reader has. What it has is as it was while the thread's `edits` stay the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// How often rows had been changed then.
+    pub edits: i64,
+    /// Up to which place.
+    pub until: i64,
 }
 
 /// Which messages of a history to read.
@@ -70,6 +95,18 @@ pub struct Window {
     pub limit: usize,
     /// Whether the latest are wanted rather than the earliest. They come in the order of the history all the same.
     pub latest: bool,
+}
+
+impl RecentRow {
+    /// The message that it is.
+    ///
+    /// # Errors
+    /// If it is not JSON, or no message.
+    pub fn message(&self) -> Result<message::Message, Unreadable> {
+        let unreadable = |problem: serde_json::Error| Unreadable { seq: self.seq, problem: problem.to_string() };
+        let row: serde_json::Value = serde_json::from_str(&self.content).map_err(unreadable)?;
+        message::Message::of_row(self.seq, &row)
+    }
 }
 
 impl Window {
@@ -141,23 +178,32 @@ impl Store {
         rows.into_iter().map(Message::try_from).collect()
     }
 
-    /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
-    /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
-    /// the turn began is for the turns that follow (T7.4).
+    /// The latest rows of a thread's history, in order, after what the reader has `seen` if that still holds; and the part
+    /// that the last chunk which its subscribers see belongs to: what a step of the turn `run` looks at, by one read. What
+    /// others have put there since the turn began is for the turns that follow (T7.4).
     ///
     /// # Errors
     /// As [`Store::thread`].
-    pub async fn recent(&self, thread: ThreadKey, run: RunKey, limit: usize) -> Result<Recent, Error> {
+    pub async fn recent(
+        &self,
+        thread: ThreadKey,
+        run: RunKey,
+        limit: usize,
+        seen: Option<Seen>,
+    ) -> Result<Recent, Error> {
         self.readable().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, limit))
+        let seen = seen.unwrap_or(Seen { edits: -1, until: 0 });
+        let Folded { edits, mut rows, last_part } = twins!(Inner: &self.0.inner, recent(thread, limit, seen))
             .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
         rows.sort_unstable_by_key(|(seq, ..)| *seq);
-        if let Some(first) = rows.iter().find(|(_, of, _)| *of == Some(run.0)).map(|(seq, ..)| *seq) {
-            rows.retain(|(seq, of, _)| *seq < first || *of == Some(run.0));
+        let mut rows: Vec<RecentRow> =
+            rows.into_iter().map(|(seq, of, content)| RecentRow { seq, own: of == Some(run.0), content }).collect();
+        if let Some(first) = rows.iter().position(|row| row.own) {
+            let first = rows[first].seq;
+            rows.retain(|row| row.own || row.seq < first);
         }
-        let rows = rows.into_iter().map(|(seq, _, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
-        Ok(Recent { rows, last_part })
+        Ok(Recent { edits, whole: edits != seen.edits, rows, last_part })
     }
 
     /// The tool calls that wait for an answer, of one thread or of all; the one that waits longest first.
@@ -286,17 +332,21 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
-/// A message's place, turn and row, if there is one, and the part of the last chunk.
+/// A thread's `edits`; a message's place, turn and row, if there is one; and the part of the last chunk.
 #[cfg(feature = "postgres")]
-type RecentRow = (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>);
+type FoundRow = (i64, Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>);
 
-/// Rows of a history, in any order, each with its place and its turn; and the part of the last chunk.
-type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
+/// A thread's `edits`; rows of its history, in any order, each with its place and its turn; the part of the last chunk.
+struct Folded {
+    edits: i64,
+    rows: Vec<(i64, Option<i64>, String)>,
+    last_part: Option<String>,
+}
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, Seen, ThreadId, ThreadKey, ThreadRow, Window};
     use crate::store::json::Json;
 
     pub(super) async fn thread(
@@ -344,27 +394,43 @@ mod sqlite {
     }
 
     // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
-            "select (select group_concat(
+    pub(super) async fn recent(
+        reads: &Reads,
+        thread: ThreadKey,
+        limit: i64,
+        seen: Seen,
+    ) -> Result<Folded, sqlx::Error> {
+        let (edits, folded, last_part): (i64, Option<String>, Option<String>) = sqlx::query_as(
+            "select t.edits,
+                    (select group_concat(
                          m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
-                     from (select seq, run, content from messages where thread = $1 order by seq desc limit $2) m),
-                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
+                     from (
+                         select seq, run, content
+                         from messages
+                         where thread = $1 and seq > case t.edits when $3 then $4 else 0 end
+                         order by seq desc
+                         limit $2
+                     ) m),
+                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)
+             from threads t
+             where t.key = $1",
         )
         .bind(thread.0)
         .bind(limit)
+        .bind(seen.edits)
+        .bind(seen.until)
         .fetch_one(&reads.pool)
         .await?;
         let unfold = |row: &str| {
             let mut fields = row.splitn(3, '\u{1f}');
             let (seq, run, content) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((seq.parse().ok()?, run.parse().ok(), content.as_bytes().to_vec()))
+            Some((seq.parse().ok()?, run.parse().ok(), content.to_owned()))
         };
         let folded = folded.unwrap_or_default();
         let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
         let rows: Option<Vec<_>> = rows.collect();
         let rows = rows.ok_or_else(|| sqlx::Error::Decode(format!("the history of thread {thread}").into()))?;
-        Ok((rows, last_part))
+        Ok(Folded { edits, rows, last_part })
     }
 
     pub(super) async fn messages(
@@ -452,7 +518,7 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, RecentRow, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, FoundRow, MessageRow, Namespace, Seen, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -508,34 +574,48 @@ mod postgres {
             .await
     }
 
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let rows: Vec<RecentRow> = reads
+    pub(super) async fn recent(
+        reads: &Reads,
+        thread: ThreadKey,
+        limit: i64,
+        seen: Seen,
+    ) -> Result<Folded, sqlx::Error> {
+        let rows: Vec<FoundRow> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select m.seq, m.run, m.content, p.part
-                     from (select (
-                             select part
-                             from streams
-                             where run = $1
-                               and stream = 'chunks'
-                             order by place desc
-                             limit 1) as part) p
-                     left join (
+                    "select t.edits, m.seq, m.run, m.content, (
+                         select part
+                         from streams
+                         where run = $1
+                           and stream = 'chunks'
+                         order by place desc
+                         limit 1) as part
+                     from threads t
+                     left join lateral (
                        select seq, run, content
                        from messages
                        where thread = $1
+                         and seq > case t.edits when $3 then $4 else 0 end
                        order by seq desc
-                       limit $2) m on true",
+                       limit $2) m on true
+                     where t.key = $1",
                 )
                 .bind(thread.0)
                 .bind(limit)
+                .bind(seen.edits)
+                .bind(seen.until)
                 .fetch_all(&mut *connection)
                 .await
             })
             .await?;
-        let last_part = rows.first().and_then(|(.., part)| part.clone());
-        let rows = rows.into_iter().filter_map(|(seq, run, content, _)| Some((seq?, run, content?)));
-        Ok((rows.collect(), last_part))
+        let (edits, last_part) = match rows.first() {
+            Some((edits, .., part)) => (*edits, part.clone()),
+            None => return Err(sqlx::Error::RowNotFound),
+        };
+        let text = |content| String::from_utf8(content).map_err(|e| sqlx::Error::Decode(Box::new(e)));
+        let rows = rows.into_iter().filter_map(|(_, seq, run, content, _)| Some((seq?, run, content?)));
+        let rows: Result<_, sqlx::Error> = rows.map(|(seq, run, content)| Ok((seq, run, text(content)?))).collect();
+        Ok(Folded { edits, rows: rows?, last_part })
     }
 
     pub(super) async fn messages(

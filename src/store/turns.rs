@@ -119,8 +119,8 @@ pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> 
     Ok(facts)
 }
 
-/// Writes what commits that have landed leave with their threads; if nothing follows what subscribers see, that is written
-/// as the `last` part of the transaction. Whether it was.
+/// Writes what commits that have landed leave with their threads; where it can be, the last of it is written as the `last`
+/// part of the transaction. Whether it was.
 async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts, last: Frame) -> Result<bool, sqlx::Error> {
     let parts = number(tx.again(), landed).await?;
     let mut left = Left::default();
@@ -145,10 +145,7 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts, last
         }
         commit::rows(tx.again(), &batch, Frame::Inside).await?;
     }
-    if !left.ended.is_empty() {
-        hand_on(tx, &left.ended, facts).await?;
-    }
-    Ok(false)
+    if left.ended.is_empty() { Ok(false) } else { hand_on(tx, &left.ended, facts, last).await }
 }
 
 /// What commits leave with their threads, each state signal with its version in it, and tracked (T14.6).
@@ -237,8 +234,9 @@ impl<'c> Left<'c> {
     }
 }
 
-/// Hands threads on: to a turn that takes what was not taken, else to the head of the queue, else to nobody (T9.7).
-async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Result<(), sqlx::Error> {
+/// Hands threads on: to a turn that takes what was not taken, else to the head of the queue, else to nobody (T9.7). Whether
+/// the transaction has ended with it.
+async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts, last: Frame) -> Result<bool, sqlx::Error> {
     let stands: Vec<StandsRow> = twins!(CallerTx: tx.again(), stands(ended))?;
     let stands: HashMap<ThreadKey, StandsRow> = stands.into_iter().map(|row| (ThreadKey(row.key), row)).collect();
     let has_it = |it: &Ended| stands.get(&it.thread).is_some_and(|row| row.run == Some(it.run.0));
@@ -248,7 +246,7 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Re
         twins!(CallerTx: tx.again(), unqueue_runs(&gone))?;
     }
     if ended.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let any =
         |what: fn(&StandsRow) -> i64| ended.iter().any(|it| stands.get(&it.thread).is_some_and(|row| what(row) != 0));
@@ -280,7 +278,8 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Re
         };
         plan.hand_on(ended, last_place, queue, follow_up);
     }
-    plan.write(tx, facts).await
+    plan.write(tx, facts, last).await?;
+    Ok(last == Frame::Closes)
 }
 
 /// What a follow-up is made of: how the turn before it began.
@@ -344,7 +343,7 @@ impl HandOn {
         self.moved.insert(ended.thread, moved);
     }
 
-    async fn write(self, mut tx: CallerTx<'_>, facts: &mut Facts) -> Result<(), sqlx::Error> {
+    async fn write(self, mut tx: CallerTx<'_>, facts: &mut Facts, last: Frame) -> Result<(), sqlx::Error> {
         facts.due |= !self.begins.commits.is_empty() || !self.revived.is_empty();
         if !self.begins.commits.is_empty() {
             commit::rows(tx.again(), &self.begins, Frame::Inside).await?;
@@ -366,7 +365,7 @@ impl HandOn {
             facts.shown.extend(self.revived.iter().map(|it| it.thread));
             revive(tx.again(), &self.revived).await?;
         }
-        receive::move_threads(tx, &self.moved).await
+        receive::move_threads(tx, &self.moved, last).await
     }
 }
 
@@ -578,7 +577,16 @@ mod sqlite {
                         value ->> 7 as length
                  from json_each($1)
              ) m
-             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant'",
+             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant';
+
+             update threads
+             set edits = edits + 1
+             where key in (
+                 select m.thread
+                 from json_each($1) e
+                 cross join messages m on m.thread = e.value ->> 0 and m.id = e.value ->> 1
+                 where m.run is not e.value ->> 4
+             )",
         )
         .bind(json)
         .bind(bytes)
@@ -891,6 +899,19 @@ mod postgres {
         .bind(&ids)
         .bind(&runs)
         .bind(&contents)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update threads
+             set edits = edits + 1
+             where key = any (array(
+                 select e.thread
+                 from unnest($1::bigint[], $2::text[], $3::bigint[]) as e (thread, id, run)
+                 where (select m.run from messages m where m.thread = e.thread and m.id = e.id) is distinct from e.run))",
+        )
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&runs)
         .execute(tx)
         .await
         .map(drop)
