@@ -30,6 +30,8 @@ mod ready;
 mod routing;
 #[path = "threads/streams.rs"]
 mod streams;
+#[path = "threads/structured.rs"]
+mod structured;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

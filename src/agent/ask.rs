@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, Settings, ToolSpec};
 use super::options::TurnOptions;
+use super::output::{Formed, StructuredOutput, problems};
 use super::prepare::{Base, Changes, window};
 use super::tool::Tool;
 use super::transient::{Transient, Transients};
@@ -56,6 +57,9 @@ pub struct Asked {
     /// What subscribers have seen of its blocks of text and thinking, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown: Vec<Shown>,
+    /// What its text is, if it calls no tool and an answer of a form was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formed: Option<Formed>,
     /// The most steps that the turn may have.
     pub steps_max: u32,
     /// How many calls may run at the same time.
@@ -150,10 +154,15 @@ impl Agents {
         // What was noted is seen before the end of the step is.
         showing.written().await?;
         let reply = reply.map_err(ModelError::into_failure)?;
+        let formed = match output(agent, &options) {
+            Some(output) if reply.calls().next().is_none() => Some(output.formed(&reply)?),
+            _ => None,
+        };
         let plans = reply.calls().map(|call| plan(&toolbox, &options, &reply, call)).collect();
         Ok(Asked {
             plans,
             shown: showing.shown,
+            formed,
             steps_max: options.max_steps.unwrap_or(agent.steps_max).max(1),
             calls_at_once: agent.calls_at_once,
             reply,
@@ -194,9 +203,14 @@ fn request(agent: &Agent, tools: &[Arc<dyn Tool>], options: &TurnOptions, histor
         tools,
         tool_choice: options.tool_choice.clone().unwrap_or_default(),
         settings: settings(agent, options),
-        output_schema: options.structured_output.as_ref().map(|output| output.schema.clone()),
+        output_schema: output(agent, options).map(|output| output.schema.clone()),
         ..Request::default()
     }
+}
+
+/// The form that the answer is to have.
+fn output<'a>(agent: &'a Agent, options: &'a TurnOptions) -> Option<&'a StructuredOutput> {
+    options.structured_output.as_ref().or(agent.output.as_ref())
 }
 
 /// The texts above the conversation, unless processors say otherwise.
@@ -237,15 +251,7 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
 /// Whether arguments fit a tool's schema; a schema that does not work checks nothing here, the tool has its own eyes.
 fn fits(schema: &Value, arguments: &Value) -> Result<(), String> {
     let Ok(checks) = jsonschema::options().offline().build(schema) else { return Ok(()) };
-    let problems: Vec<String> = checks
-        .iter_errors(arguments)
-        .take(3)
-        .map(|problem| match problem.instance_path().to_string() {
-            at if at.is_empty() => problem.to_string(),
-            at => format!("{at}: {problem}"),
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    problems(&checks, arguments, 3).map_or(Ok(()), Err)
 }
 
 /// Shows pieces of an answer as they come; while some are written, more gather.

@@ -11,6 +11,7 @@ mod instructions;
 mod mcp;
 pub mod model;
 mod options;
+mod output;
 mod prepare;
 mod processor;
 mod tasks;
@@ -29,7 +30,8 @@ pub(crate) use host::{Delegated, Host, LateHost, while_resting};
 pub use instructions::Instructions;
 #[cfg(feature = "mcp")]
 pub use mcp::{IDEMPOTENCY_KEY, McpServer};
-pub use options::TurnOptions;
+pub use options::{ClientTool, ModelSettings, TurnOptions};
+pub use output::{ANSWERS_MAX, Formed, StructuredOutput};
 pub use prepare::{Base, Carried, Changes, Process, Processed, Row, Stage, Stages, changed_reply, shown_reply};
 pub use processor::{
     Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
@@ -66,6 +68,7 @@ pub struct Agent {
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
+    pub(crate) output: Option<StructuredOutput>,
 }
 
 impl Agent {
@@ -84,6 +87,7 @@ impl Agent {
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,
+            output: None,
         }
     }
 
@@ -139,6 +143,13 @@ impl Agent {
     #[must_use]
     pub fn steps_max(mut self, steps: u32) -> Self {
         self.steps_max = steps.max(1);
+        self
+    }
+
+    /// The form of its answers, unless a sender asks for another: `agent.output(StructuredOutput::of::<Verdict>())`.
+    #[must_use]
+    pub fn output(mut self, output: StructuredOutput) -> Self {
+        self.output = Some(output);
         self
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::model::{Settings, ToolChoice};
+use super::output::StructuredOutput;
 
 /// Options of a turn, as the wire calls them. What is not known here is ignored.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,7 +33,7 @@ pub struct TurnOptions {
     /// Tools that the client runs (T13.14), by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub client_tools: BTreeMap<String, ClientTool>,
-    /// The answer is to be JSON of this schema.
+    /// The answer is to be JSON of this schema, whatever the agent says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub structured_output: Option<StructuredOutput>,
     /// Values for tools and processors.
@@ -72,11 +73,14 @@ pub struct ClientTool {
     pub input_schema: Value,
 }
 
-/// The form of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StructuredOutput {
-    /// Its JSON Schema.
-    pub schema: Value,
+impl TurnOptions {
+    /// Whether a turn can go by them.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        self.structured_output.as_ref().map_or(Ok(()), StructuredOutput::check)
+    }
 }
 
 impl ModelSettings {

@@ -183,6 +183,12 @@ impl Chunks {
         self.chunk("error", json!({ "error": { "message": message, "name": name } }))
     }
 
+    /// The answer of a form that was asked for (H4.5); what finishes the run follows.
+    #[must_use]
+    pub fn object_result(&self, object: &Value) -> Value {
+        json!({ "type": "object-result", "runId": self.run, "from": "AGENT", "object": object })
+    }
+
     /// A processor has ended the run (T15.7); what finishes it follows.
     #[must_use]
     pub fn tripwire(&self, reason: &str, processor: &str) -> Value {

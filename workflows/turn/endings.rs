@@ -1,0 +1,103 @@
+//! How steps and turns end, and what subscribers are told of it.
+
+use aldis::agent::Stop;
+use aldis::agent::model::Usage;
+use aldis::clock::Instant;
+use aldis::message::{ABORTED, Chunks, Finished, ReplyPart, Tokens};
+use aldis::{Context, Failure};
+use serde_json::Value;
+
+use super::{SALVAGE, Turn, Turned};
+
+/// How a step ended.
+#[derive(Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub(super) reason: &'a str,
+    pub(super) continued: bool,
+    pub(super) next: Option<&'a str>,
+}
+
+impl Turn {
+    /// Ends a turn that has nothing to answer: all its calls have had their results before.
+    pub(super) fn nothing_new(&self, cx: &Context) -> Turned {
+        let (message, reason) = (self.so_far().message.clone(), "stop".to_owned());
+        let ended = Ended { reason: &reason, continued: false, next: None };
+        self.thread.show(&self.finished(&message, ended, None, cx.now(), Chunks::finish));
+        self.turned(&reason)
+    }
+
+    /// What the turn has come to.
+    pub(super) fn turned(&self, reason: &str) -> Turned {
+        let so_far = self.so_far();
+        Turned {
+            reason: reason.to_owned(),
+            steps: so_far.steps,
+            text: so_far.text.clone(),
+            object: so_far.object.clone(),
+        }
+    }
+
+    /// A processor has ended the turn (T15.7).
+    pub(super) fn stopped(&self, cx: &Context, stop: &Stop) -> Turned {
+        self.write(cx.now());
+        self.thread.show(&self.chunks.tripwire(&stop.reason, &stop.processor_id));
+        let closed = self.so_far().message.clone();
+        let ended = Ended { reason: "tripwire", continued: false, next: None };
+        self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
+        self.turned("tripwire")
+    }
+
+    pub(super) fn finished(
+        &self,
+        message: &str,
+        ended: Ended<'_>,
+        usage: Option<Usage>,
+        at: Instant,
+        chunk: impl Fn(&Chunks, &Finished<'_>) -> Value,
+    ) -> Value {
+        let so_far = self.so_far();
+        let usage = usage.unwrap_or(so_far.usage);
+        let finished = Finished {
+            message,
+            reason: ended.reason,
+            continued: ended.continued,
+            next_message: ended.next,
+            text: &so_far.text,
+            calls: so_far.calls.clone(),
+            tokens: Tokens { input: usage.input, output: usage.output, total: usage.total },
+            response: so_far.response.as_deref(),
+            model: &so_far.model,
+            at,
+        };
+        chunk(&self.chunks, &finished)
+    }
+
+    /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
+    pub(super) async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
+        let (steps, asking) = {
+            let so_far = self.so_far();
+            (so_far.steps, so_far.asking)
+        };
+        // What subscribers have seen of an answer under way is in no step's result.
+        let seen = match asking {
+            true => cx.step(&SALVAGE, steps, |cx, _| async move { cx.shown_text().await }).await?,
+            false => String::new(),
+        };
+        self.cut_short(seen, cx.now());
+        self.thread.show(&self.chunks.abort());
+        Ok(self.turned(ABORTED))
+    }
+
+    /// Closes the assistant message as it stands: a call without a result is closed with it, when the history is read.
+    pub(super) fn cut_short(&self, seen: String, at: Instant) {
+        {
+            let mut so_far = self.so_far();
+            if !seen.is_empty() {
+                so_far.reply.parts.push(ReplyPart::text(seen.clone()));
+                so_far.text = seen;
+            }
+            so_far.reply = std::mem::take(&mut so_far.reply).cut_short();
+        }
+        self.write(at);
+    }
+}
