@@ -3,6 +3,8 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/budgets.rs"]
+mod budgets;
 #[path = "threads/clients.rs"]
 mod clients;
 #[path = "threads/common.rs"]

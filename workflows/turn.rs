@@ -8,6 +8,7 @@ mod again;
 mod calls;
 mod endings;
 mod hooks;
+mod limits;
 mod results;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use aldis::agent::model::Usage;
 use aldis::agent::{
-    Agents, Ask, Asked, Call, Called, Carried, Changes, Process, Processed, Stage, Stages, Transients, TurnOptions,
+    Agents, Ask, Asked, Budget, Call, Called, Carried, Changes, FinishedStep, Process, Processed, Stage, Stages,
+    Transients, TurnOptions,
 };
 use aldis::clock::Instant;
 use aldis::message::{AssistantPart, CallState, Chunks, Invocation, Message, Reply, ReplyPart, ThreadSignal};
@@ -29,6 +31,7 @@ use serde_json::{Value, json};
 
 use again::Form;
 use endings::Ended;
+use limits::time_is_up;
 use results::Settled;
 
 /// What is delivered to a turn that is under way.
@@ -52,6 +55,8 @@ const TOOL: Step<Call, Called> = Step::new("tool");
 const PREPARE: Step<Process, Processed> = Step::new("prepare");
 const REVIEW: Step<Process, Processed> = Step::new("review");
 const CONCLUDE: Step<Process, Processed> = Step::new("conclude");
+/// Stop conditions, after a step.
+const STOP: Step<Vec<FinishedStep>, Option<String>> = Step::new("stop");
 const SALVAGE: Step<u32, String> = Step::new("salvage");
 const RESULTS: Step<Vec<CallResult>, Vec<Settled>> = Step::new("results");
 
@@ -118,6 +123,9 @@ pub struct Turned {
     /// The answer, if one of a form was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<Value>,
+    /// What ended it although the model would have gone on, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<String>,
 }
 
 impl Turned {
@@ -152,12 +160,17 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
     if !turn.take_results(&cx).await? && !entered {
         return Ok(turn.nothing_new(&cx));
     }
+    let until = turn.budget.time_max().map(|span| cx.now() + span);
     let worked = cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT));
-    let ended = match cx.race(worked, cx.scope("unsend", unsend)).await {
-        Raced::First(Raced::First(worked)) => worked,
-        Raced::First(Raced::Second(Ok(_))) => return turn.aborted(&cx).await,
-        Raced::First(Raced::Second(Err(cancelled))) => Err(cancelled.into()),
-        Raced::Second(failed) => Err(failed),
+    let worked = cx.race(worked, cx.scope("unsend", unsend));
+    let ended = match cx.race(worked, cx.scope("time", |cx| time_is_up(cx, until))).await {
+        Raced::First(Raced::First(Raced::First(worked))) => worked,
+        Raced::First(Raced::First(Raced::Second(Ok(_)))) => return turn.aborted(&cx).await,
+        Raced::Second(Ok(())) => return turn.out_of_time(&cx).await,
+        Raced::First(Raced::First(Raced::Second(Err(cancelled)))) | Raced::Second(Err(cancelled)) => {
+            Err(cancelled.into())
+        }
+        Raced::First(Raced::Second(failed)) => Err(failed),
     };
     if let Err(failure) = &ended {
         if cx.is_cancelled() {
@@ -200,6 +213,7 @@ struct Turn {
     agents: Agents,
     input: Arc<TurnInput>,
     options: Arc<TurnOptions>,
+    budget: Budget,
     /// Which steps of processors it has.
     stages: Stages,
     so_far: Arc<Mutex<SoFar>>,
@@ -231,6 +245,16 @@ struct SoFar {
     object: Option<Value>,
 }
 
+impl SoFar {
+    /// What a call of the assistant message has come to.
+    fn call_state(&self, call: &str) -> Option<&CallState> {
+        self.reply.parts.iter().rev().find_map(|part| match part {
+            ReplyPart::Tool(invocation) if invocation.call.id == call => Some(&invocation.state),
+            _ => None,
+        })
+    }
+}
+
 impl Turn {
     fn new(cx: &Context, input: TurnInput, options: TurnOptions, agents: Agents) -> Self {
         let so_far = SoFar {
@@ -254,6 +278,7 @@ impl Turn {
             thread: cx.thread(&input),
             chunks: Chunks::of(cx.run().as_str()),
             stages: agents.stages(&input.agent),
+            budget: agents.budget(&input.agent, options.budget),
             agents,
             input: Arc::new(input),
             options: Arc::new(options),
@@ -332,13 +357,13 @@ impl Turn {
             }
             let elsewhere = self.run_calls(&cx, &asked).await?;
             // Stop conditions first: what is not taken here begins the next turn (T10.7).
-            let steps = self.so_far().steps;
-            let may_continue = steps < asked.steps_max && !elsewhere;
+            let limit = self.limit(&cx, &asked, elsewhere).await?;
+            let may_continue = limit.is_none();
             let mut taken = if may_continue { cx.try_signals(&INPUT).await? } else { Vec::new() };
             let mut reason = if taken.is_empty() { asked.reply.finish.word() } else { "other" };
             let mut missed = None;
             if taken.is_empty() {
-                match self.form(&cx, &asked, may_continue) {
+                match self.form(&cx, &asked, limit.as_ref()) {
                     Form::AsItIs => {}
                     Form::Again(told) => (reason, taken) = ("retry", vec![told]),
                     Form::Missed(failure) => missed = Some(failure),
@@ -350,7 +375,9 @@ impl Turn {
                 return Err(failure);
             }
             if !continued {
-                return self.end(&cx, &closed, reason).await;
+                // A limit counts where the model would have gone on.
+                let limit = limit.filter(|_| !asked.plans.is_empty());
+                return self.end(&cx, &closed, reason, limit).await;
             }
         }
     }
@@ -368,20 +395,6 @@ impl Turn {
         self.thread.show(&self.finished(&closed, ended, Some(usage), cx.now(), Chunks::step_finish));
         self.note_step();
         closed
-    }
-
-    /// Nothing more is to be said.
-    async fn end(&self, cx: &Context, closed: &str, reason: &str) -> Result<Turned, Failure> {
-        if let Some(stop) = self.process(cx, Stage::Result).await? {
-            return Ok(self.stopped(cx, &stop));
-        }
-        let object = self.so_far().object.clone();
-        if let Some(object) = object {
-            self.thread.show(&self.chunks.object_result(&object));
-        }
-        let ended = Ended { reason, continued: false, next: None };
-        self.thread.show(&self.finished(closed, ended, None, cx.now(), Chunks::finish));
-        Ok(self.turned(reason))
     }
 
     /// Asks the model, once it is durable that it is asked.
@@ -407,7 +420,7 @@ impl Turn {
             let (agents, options) = (agents.clone(), Arc::clone(&options));
             async move { agents.ask(cx, ask, (*options).clone()).await }
         };
-        let asked = cx.step(&MODEL, ask, body).await?;
+        let asked = cx.step(&self.model_step(), ask, body).await?;
         for chunk in asked.unseen(&self.chunks) {
             self.thread.show(&chunk);
         }

@@ -7,6 +7,7 @@ mod ask;
 mod call;
 mod host;
 mod instructions;
+mod limits;
 #[cfg(feature = "mcp")]
 mod mcp;
 pub mod model;
@@ -28,6 +29,7 @@ pub use call::{Call, Called};
 pub use host::DELEGATIONS_MAX;
 pub(crate) use host::{Delegated, Host, LateHost, while_resting};
 pub use instructions::Instructions;
+pub use limits::Budget;
 #[cfg(feature = "mcp")]
 pub use mcp::{IDEMPOTENCY_KEY, McpServer};
 pub use options::{ClientTool, ModelSettings, TurnOptions};
@@ -42,6 +44,7 @@ pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
 pub use toolset::Toolset;
 pub use transient::{Transient, Transients};
 
+use limits::StopCondition;
 use model::{Models, Settings};
 
 /// The most steps of a turn, unless its agent or its sender says otherwise (T7.11).
@@ -69,6 +72,8 @@ pub struct Agent {
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
     pub(crate) output: Option<StructuredOutput>,
+    pub(crate) budget: Budget,
+    pub(crate) stop_conditions: Vec<StopCondition>,
 }
 
 impl Agent {
@@ -88,6 +93,8 @@ impl Agent {
             memory: MEMORY,
             calls_at_once: 10,
             output: None,
+            budget: Budget::default(),
+            stop_conditions: Vec::new(),
         }
     }
 

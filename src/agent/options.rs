@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::limits::Budget;
 use super::model::{Settings, ToolChoice};
 use super::output::StructuredOutput;
 
@@ -36,6 +37,9 @@ pub struct TurnOptions {
     /// The answer is to be JSON of this schema, whatever the agent says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub structured_output: Option<StructuredOutput>,
+    /// What it may cost, over what the agent says.
+    #[serde(skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
     /// Values for tools and processors.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub request_context: Map<String, Value>,

@@ -166,6 +166,8 @@ pub struct Stages {
     pub output: bool,
     /// One at the end.
     pub result: bool,
+    /// One after every step, for stop conditions.
+    pub stop: bool,
 }
 
 impl Agents {
@@ -174,7 +176,12 @@ impl Agents {
     pub fn stages(&self, agent: &str) -> Stages {
         let Some(agent) = self.get(agent) else { return Stages::default() };
         let has = |hook: Hook| agent.processors.iter().any(|it| it.hooks().contains(&hook));
-        Stages { input: !agent.processors.is_empty(), output: has(Hook::OutputStep), result: has(Hook::OutputResult) }
+        Stages {
+            input: !agent.processors.is_empty(),
+            output: has(Hook::OutputStep),
+            result: has(Hook::OutputResult),
+            stop: !agent.stop_conditions.is_empty(),
+        }
     }
 
     /// Runs the hooks of a stage, one after the other in the order in which the agent has them (T14.13).

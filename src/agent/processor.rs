@@ -96,7 +96,7 @@ impl std::fmt::Debug for dyn Processor {
 pub struct FinishedStep {
     /// What the model said.
     pub text: String,
-    /// What it called: `toolCallId`, `toolName`, `args`.
+    /// What it called: `toolCallId`, `toolName`, `args`, and `result`, `error` or `denied` where that was settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<Value>,
 }

@@ -49,6 +49,27 @@ pub struct Finished<'a> {
     pub at: Instant,
 }
 
+/// What has ended a run before its time (H4.5).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tripwire<'a> {
+    /// In words.
+    pub reason: &'a str,
+    /// The processor that did, if one did.
+    pub processor: Option<&'a str>,
+    /// It had asked for another attempt, and there may be none.
+    pub retry: bool,
+    /// More, for programs; nothing if null.
+    pub metadata: Value,
+}
+
+impl<'a> Tripwire<'a> {
+    /// With nothing but a reason.
+    #[must_use]
+    pub fn of(reason: &'a str) -> Self {
+        Self { reason, ..Self::default() }
+    }
+}
+
 impl Chunks {
     /// Of the run with this id.
     #[must_use]
@@ -189,10 +210,20 @@ impl Chunks {
         json!({ "type": "object-result", "runId": self.run, "from": "AGENT", "object": object })
     }
 
-    /// A processor has ended the run (T15.7); what finishes it follows.
+    /// A processor or a limit has ended the run (T15.7); what finishes it follows.
     #[must_use]
-    pub fn tripwire(&self, reason: &str, processor: &str) -> Value {
-        self.chunk("tripwire", json!({ "reason": reason, "processorId": processor }))
+    pub fn tripwire(&self, tripwire: &Tripwire<'_>) -> Value {
+        let mut payload = json!({ "reason": tripwire.reason });
+        if let Some(processor) = tripwire.processor {
+            payload["processorId"] = processor.into();
+        }
+        if tripwire.retry {
+            payload["retry"] = true.into();
+        }
+        if !tripwire.metadata.is_null() {
+            payload["metadata"] = tripwire.metadata.clone();
+        }
+        self.chunk("tripwire", payload)
     }
 
     /// The run was aborted (T12.2). Terminal.

@@ -93,6 +93,7 @@ pub fn about(chunk: &Value) -> String {
         "tool-output-denied" => {
             format!("{} {}", payload["toolName"].as_str().unwrap_or_default(), payload["approval"]["reason"])
         }
+        "tripwire" => payload["reason"].as_str().unwrap_or_default().to_owned(),
         "error" => payload["error"]["message"].to_string(),
         _ => String::new(),
     };

@@ -5,6 +5,7 @@ use aldis::message::{Attributes, Category, NewSignal, ThreadSignal};
 use aldis::{Context, Failure};
 
 use super::Turn;
+use super::limits::Limit;
 
 /// What follows from the form of a step's answer.
 pub(super) enum Form {
@@ -18,7 +19,7 @@ pub(super) enum Form {
 
 impl Turn {
     /// What follows from the form of the turn's last answer, if one was asked for.
-    pub(super) fn form(&self, cx: &Context, asked: &Asked, may_continue: bool) -> Form {
+    pub(super) fn form(&self, cx: &Context, asked: &Asked, limit: Option<&Limit>) -> Form {
         let mut so_far = self.so_far();
         match &asked.formed {
             None => Form::AsItIs,
@@ -30,7 +31,7 @@ impl Turn {
             Some(Formed::Misfit { problem, answers_max }) => {
                 so_far.misfits += 1;
                 let answers = so_far.misfits;
-                if answers < *answers_max && may_continue {
+                if answers < *answers_max && limit.is_none() {
                     return Form::Again(feedback(
                         cx,
                         format!(
@@ -39,7 +40,7 @@ impl Turn {
                         ),
                     ));
                 }
-                let why = if may_continue { "" } else { ", and the turn may have no more steps" };
+                let why = limit.map_or_else(String::new, |limit| format!(", and {}", limit.words()));
                 let what = format!(
                     "the answer does not fit the JSON Schema that was asked for, after {answers} of {answers_max} \
                      answers{why}: {problem}; ask another model, make the schema simpler, or allow more answers"

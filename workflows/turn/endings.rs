@@ -1,12 +1,13 @@
 //! How steps and turns end, and what subscribers are told of it.
 
-use aldis::agent::Stop;
 use aldis::agent::model::Usage;
+use aldis::agent::{Stage, Stop};
 use aldis::clock::Instant;
-use aldis::message::{ABORTED, Chunks, Finished, ReplyPart, Tokens};
+use aldis::message::{ABORTED, Chunks, Finished, ReplyPart, Tokens, Tripwire};
 use aldis::{Context, Failure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::limits::Limit;
 use super::{SALVAGE, Turn, Turned};
 
 /// How a step ended.
@@ -21,8 +22,7 @@ impl Turn {
     /// Ends a turn that has nothing to answer: all its calls have had their results before.
     pub(super) fn nothing_new(&self, cx: &Context) -> Turned {
         let (message, reason) = (self.so_far().message.clone(), "stop".to_owned());
-        let ended = Ended { reason: &reason, continued: false, next: None };
-        self.thread.show(&self.finished(&message, ended, None, cx.now(), Chunks::finish));
+        self.finish(&message, &reason, cx.now());
         self.turned(&reason)
     }
 
@@ -34,17 +34,54 @@ impl Turn {
             steps: so_far.steps,
             text: so_far.text.clone(),
             object: so_far.object.clone(),
+            stopped_by: None,
         }
     }
 
     /// A processor has ended the turn (T15.7).
     pub(super) fn stopped(&self, cx: &Context, stop: &Stop) -> Turned {
         self.write(cx.now());
-        self.thread.show(&self.chunks.tripwire(&stop.reason, &stop.processor_id));
+        self.thread.show(
+            &self.chunks.tripwire(&Tripwire { processor: Some(&stop.processor_id), ..Tripwire::of(&stop.reason) }),
+        );
         let closed = self.so_far().message.clone();
-        let ended = Ended { reason: "tripwire", continued: false, next: None };
-        self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
+        self.finish(&closed, "tripwire", cx.now());
         self.turned("tripwire")
+    }
+
+    /// Nothing more is to be said; or the model would go on, and may not.
+    pub(super) async fn end(
+        &self,
+        cx: &Context,
+        closed: &str,
+        reason: &str,
+        limit: Option<Limit>,
+    ) -> Result<Turned, Failure> {
+        if let Some(stop) = self.process(cx, Stage::Result).await? {
+            return Ok(self.stopped(cx, &stop));
+        }
+        let object = self.so_far().object.clone();
+        if let Some(object) = object {
+            self.thread.show(&self.chunks.object_result(&object));
+        }
+        let (reason, stopped_by) = match limit {
+            Some(limit @ Limit::Tokens { used, max }) => {
+                let words = limit.words();
+                let metadata = json!({ "limit": "tokens", "used": used, "max": max });
+                self.thread.show(&self.chunks.tripwire(&Tripwire { metadata, ..Tripwire::of(&words) }));
+                ("length", Some(words))
+            }
+            Some(limit @ Limit::Stopped(_)) => (reason, Some(limit.words())),
+            Some(Limit::Steps | Limit::Elsewhere) | None => (reason, None),
+        };
+        self.finish(closed, reason, cx.now());
+        Ok(Turned { stopped_by, ..self.turned(reason) })
+    }
+
+    /// Tells subscribers that the turn has ended.
+    pub(super) fn finish(&self, closed: &str, reason: &str, at: Instant) {
+        let ended = Ended { reason, continued: false, next: None };
+        self.thread.show(&self.finished(closed, ended, None, at, Chunks::finish));
     }
 
     pub(super) fn finished(
@@ -74,6 +111,13 @@ impl Turn {
 
     /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
     pub(super) async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
+        self.salvage(cx).await?;
+        self.thread.show(&self.chunks.abort());
+        Ok(self.turned(ABORTED))
+    }
+
+    /// What was said so far stays, marked: nothing more comes of what is under way.
+    pub(super) async fn salvage(&self, cx: &Context) -> Result<(), Failure> {
         let (steps, asking) = {
             let so_far = self.so_far();
             (so_far.steps, so_far.asking)
@@ -84,8 +128,7 @@ impl Turn {
             false => String::new(),
         };
         self.cut_short(seen, cx.now());
-        self.thread.show(&self.chunks.abort());
-        Ok(self.turned(ABORTED))
+        Ok(())
     }
 
     /// Closes the assistant message as it stands: a call without a result is closed with it, when the history is read.

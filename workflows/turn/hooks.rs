@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use aldis::agent::{
-    Carried, FinishedStep, Process, Processed, Sending, Stage, Stages, Stop, changed_reply, shown_reply,
-};
+use aldis::agent::{Carried, Process, Processed, Sending, Stage, Stages, Stop, changed_reply, shown_reply};
 use aldis::clock::Instant;
 use aldis::message::Mode;
 use aldis::payload::Payload;
@@ -88,9 +86,8 @@ impl Turn {
     /// Processors are told of the steps that have ended.
     pub(super) fn note_step(&self) {
         if self.stages != Stages::default() {
-            let mut so_far = self.so_far();
-            let step = FinishedStep { text: so_far.text.clone(), calls: so_far.calls.clone() };
-            so_far.carried.steps.push(step);
+            let step = self.this_step();
+            self.so_far().carried.steps.push(step);
         }
     }
 }
