@@ -14,6 +14,7 @@ mod driver;
 mod lease;
 mod live;
 mod rehearse;
+mod shows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,6 +125,7 @@ struct Shared {
     worker: AtomicI64,
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
+    shows: Arc<shows::Shows>,
     due: Notify,
     /// Tells those in this process who wait for an update's answer.
     answered: Arc<Notify>,
@@ -220,6 +222,7 @@ impl Engine {
             worker: AtomicI64::new(worker.0),
             mailboxes,
             activity: Arc::default(),
+            shows: Arc::default(),
             due: Notify::new(),
             answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),

@@ -216,6 +216,11 @@ impl Asked {
         self.does.send(Does::Say(text.to_owned())).expect("the model is asked");
     }
 
+    /// Says more, if somebody still listens.
+    pub fn says(&self, text: &str) -> bool {
+        self.does.send(Does::Say(text.to_owned())).is_ok()
+    }
+
     /// Ends without an answer.
     pub fn fail(self, error: ModelError) {
         self.does.send(Does::Fail(error)).expect("the model is asked");
