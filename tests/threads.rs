@@ -3,6 +3,8 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/around.rs"]
+mod around;
 #[path = "threads/budgets.rs"]
 mod budgets;
 #[path = "threads/clients.rs"]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use aldis::agent::model::Usage;
 use aldis::agent::{
     Agents, Ask, Asked, Budget, Call, Called, Carried, Changes, FinishedStep, Process, Processed, Stage, Stages,
-    Transients, TurnOptions,
+    Transients, TurnFacts, TurnOptions,
 };
 use aldis::clock::Instant;
 use aldis::message::{AssistantPart, CallState, Chunks, Invocation, Message, Reply, ReplyPart, ThreadSignal};
@@ -154,10 +154,11 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
     // Whatever becomes of the turn, what it was sent stands in the history.
     let entered = turn.open(&cx).await?;
     if let Err(failure) = options {
+        turn.enter_joined(cx.now());
         turn.failed(&failure);
         return Err(failure);
     }
-    if !turn.take_results(&cx).await? && !entered {
+    if !turn.take_results(&cx).await.inspect_err(|_| turn.enter_joined(cx.now()))? && !entered {
         return Ok(turn.nothing_new(&cx));
     }
     let until = turn.budget.time_max().map(|span| cx.now() + span);
@@ -173,6 +174,7 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
         Raced::First(Raced::Second(failed)) => Err(failed),
     };
     if let Err(failure) = &ended {
+        turn.enter_joined(cx.now());
         if cx.is_cancelled() {
             turn.cut_short(String::new(), cx.now());
             turn.thread.show(&turn.chunks.abort());
@@ -242,6 +244,10 @@ struct SoFar {
     calls: Vec<Value>,
     /// How many answers had another form than the one that was asked for.
     misfits: u32,
+    /// How often processors have had the model try again.
+    retries: u32,
+    /// What has joined the first call and not entered yet.
+    joined: Vec<ThreadSignal>,
     object: Option<Value>,
 }
 
@@ -272,6 +278,8 @@ impl Turn {
             text: String::new(),
             calls: Vec::new(),
             misfits: 0,
+            retries: 0,
+            joined: Vec::new(),
             object: None,
         };
         Self {
@@ -311,8 +319,13 @@ impl Turn {
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
             entered = true;
-            self.enter(joined, cx.now());
-            self.so_far().message = cx.uuid().to_string();
+            let mut so_far = self.so_far();
+            so_far.message = cx.uuid().to_string();
+            so_far.joined = joined;
+        }
+        // They enter once the hooks of the turn's beginning have run, which do not see them (T10.5).
+        if !self.stages.input {
+            self.enter_joined(cx.now());
         }
         Ok(entered)
     }
@@ -352,8 +365,19 @@ impl Turn {
                 return Ok(self.stopped(&cx, &stop));
             }
             let asked = self.ask(&cx).await?;
-            if let Some(stop) = self.process(&cx, Stage::Output).await? {
-                return Ok(self.stopped(&cx, &stop));
+            if let Some(refusal) = &asked.refusal {
+                self.refused(&cx, &asked, refusal).await?;
+                continue;
+            }
+            let stop = match &asked.stop {
+                Some(stop) => Some(stop.clone()),
+                None => self.process(&cx, Stage::Output).await?,
+            };
+            if let Some(stop) = stop {
+                match self.stop(&cx, &asked, &stop).await? {
+                    Some(turned) => return Ok(turned),
+                    None => continue,
+                }
             }
             let elsewhere = self.run_calls(&cx, &asked).await?;
             // Stop conditions first: what is not taken here begins the next turn (T10.7).
@@ -375,9 +399,9 @@ impl Turn {
                 return Err(failure);
             }
             if !continued {
-                // A limit counts where the model would have gone on.
-                let limit = limit.filter(|_| !asked.plans.is_empty());
-                return self.end(&cx, &closed, reason, limit).await;
+                if let Some(turned) = self.end(&cx, &closed, reason, &asked, limit).await? {
+                    return Ok(turned);
+                }
             }
         }
     }
@@ -415,12 +439,19 @@ impl Turn {
             }
         };
         self.thread.show(&self.chunks.step_start(&ask.message, ask.step, false, ask.at));
-        let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));
-        let body = move |cx: StepContext, ask: Ask| {
-            let (agents, options) = (agents.clone(), Arc::clone(&options));
-            async move { agents.ask(cx, ask, (*options).clone()).await }
+        let step = self.model_step();
+        let facts = TurnFacts {
+            thread: self.input.thread.to_string(),
+            resource: self.input.resource.clone(),
+            options: (*self.options).clone(),
+            attempts_max: step.policy().retry.attempts_max,
         };
-        let asked = cx.step(&self.model_step(), ask, body).await?;
+        let agents = self.agents.clone();
+        let body = move |cx: StepContext, ask: Ask| {
+            let (agents, facts) = (agents.clone(), facts.clone());
+            async move { agents.ask(cx, ask, facts).await }
+        };
+        let asked = cx.step(&step, ask, body).await?;
         for chunk in asked.unseen(&self.chunks) {
             self.thread.show(&chunk);
         }
@@ -447,7 +478,8 @@ impl Turn {
     /// Writes the assistant message into the history, or what has become of it.
     fn write(&self, at: Instant) {
         let mut so_far = self.so_far();
-        if so_far.reply.parts.is_empty() {
+        // A step that came to nothing leaves no message.
+        if so_far.reply.parts.iter().all(|part| matches!(part, ReplyPart::Other(_))) {
             return;
         }
         let message = Message::of_reply(0, so_far.message.clone(), so_far.reply.clone(), at);

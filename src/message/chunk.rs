@@ -45,6 +45,8 @@ pub struct Finished<'a> {
     pub response: Option<&'a str>,
     /// The model that answered.
     pub model: &'a str,
+    /// How often processors have had the model try again.
+    pub retries: u32,
     /// When.
     pub at: Instant,
 }
@@ -185,7 +187,7 @@ impl Chunks {
     #[must_use]
     pub fn step_finish(&self, finished: &Finished<'_>) -> Value {
         let mut payload = finished.payload();
-        payload["processorRetryCount"] = 0.into();
+        payload["processorRetryCount"] = finished.retries.into();
         self.chunk("step-finish", payload)
     }
 

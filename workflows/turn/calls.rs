@@ -1,6 +1,7 @@
 //! The calls of one step of a turn: they run, some wait for somebody outside, and time may settle them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aldis::agent::{Asked, Call, Called, Plan};
@@ -108,10 +109,10 @@ impl<'t> Running<'t> {
                 call: call.clone(),
                 resumed_with,
             };
-            let agents = turn.agents.clone();
+            let (agents, options) = (turn.agents.clone(), Arc::clone(&turn.options));
             let body = move |cx: StepContext, asks: Call| {
-                let agents = agents.clone();
-                async move { agents.call(cx, asks).await }
+                let (agents, context) = (agents.clone(), options.request_context.clone());
+                async move { agents.call(cx, asks, context).await }
             };
             let attempts = turn.agents.get(&turn.input.agent).map_or(1, |agent| agent.attempts_of(&call.name));
             let tool = if attempts > 1 { TOOL.attempts(attempts) } else { TOOL };
@@ -217,7 +218,21 @@ impl Turn {
         // The calls are in the history while they are under way, and while somebody is asked.
         self.write(cx.now());
         running.all(cx, asked.calls_at_once).await?;
-        // Results are shown together, in the model's order (T13.1a).
+        self.show_results(&calls);
+        Ok(elsewhere)
+    }
+
+    /// Says of a step's calls that they are not made, and why.
+    pub(super) fn refuse_calls(&self, asked: &Asked, why: &str) {
+        let calls: Vec<&ToolCall> = asked.reply.calls().collect();
+        for call in &calls {
+            self.settle(&call.id, CallState::Failed(Value::from(why)), None);
+        }
+        self.show_results(&calls);
+    }
+
+    /// Results are shown together, in the model's order (T13.1a).
+    fn show_results(&self, calls: &[&ToolCall]) {
         let so_far = self.so_far();
         for call in calls {
             let invocation = so_far.reply.parts.iter().rev().find_map(|part| match part {
@@ -230,7 +245,6 @@ impl Turn {
                 self.thread.show(&chunk);
             }
         }
-        Ok(elsewhere)
     }
 
     /// Notes what a call came to.

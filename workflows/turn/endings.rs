@@ -1,7 +1,7 @@
 //! How steps and turns end, and what subscribers are told of it.
 
 use aldis::agent::model::Usage;
-use aldis::agent::{Stage, Stop};
+use aldis::agent::{Asked, Stage, Stop};
 use aldis::clock::Instant;
 use aldis::message::{ABORTED, Chunks, Finished, ReplyPart, Tokens, Tripwire};
 use aldis::{Context, Failure};
@@ -41,25 +41,30 @@ impl Turn {
     /// A processor has ended the turn (T15.7).
     pub(super) fn stopped(&self, cx: &Context, stop: &Stop) -> Turned {
         self.write(cx.now());
-        self.thread.show(
-            &self.chunks.tripwire(&Tripwire { processor: Some(&stop.processor_id), ..Tripwire::of(&stop.reason) }),
-        );
+        self.thread.show(&self.chunks.tripwire(&Tripwire {
+            processor: Some(&stop.processor_id),
+            retry: stop.retry,
+            ..Tripwire::of(&stop.reason)
+        }));
         let closed = self.so_far().message.clone();
         self.finish(&closed, "tripwire", cx.now());
         self.turned("tripwire")
     }
 
-    /// Nothing more is to be said; or the model would go on, and may not.
+    /// Nothing more is to be said; or the model would go on, and may not. None if it is to try again after all.
     pub(super) async fn end(
         &self,
         cx: &Context,
         closed: &str,
         reason: &str,
+        asked: &Asked,
         limit: Option<Limit>,
-    ) -> Result<Turned, Failure> {
+    ) -> Result<Option<Turned>, Failure> {
         if let Some(stop) = self.process(cx, Stage::Result).await? {
-            return Ok(self.stopped(cx, &stop));
+            return self.stop_at_end(cx, asked, &stop).await;
         }
+        // A limit counts where the model would have gone on.
+        let limit = limit.filter(|_| !asked.plans.is_empty());
         let object = self.so_far().object.clone();
         if let Some(object) = object {
             self.thread.show(&self.chunks.object_result(&object));
@@ -75,7 +80,7 @@ impl Turn {
             Some(Limit::Steps | Limit::Elsewhere) | None => (reason, None),
         };
         self.finish(closed, reason, cx.now());
-        Ok(Turned { stopped_by, ..self.turned(reason) })
+        Ok(Some(Turned { stopped_by, ..self.turned(reason) }))
     }
 
     /// Tells subscribers that the turn has ended.
@@ -104,6 +109,7 @@ impl Turn {
             tokens: Tokens { input: usage.input, output: usage.output, total: usage.total },
             response: so_far.response.as_deref(),
             model: &so_far.model,
+            retries: so_far.retries,
             at,
         };
         chunk(&self.chunks, &finished)
@@ -111,6 +117,7 @@ impl Turn {
 
     /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
     pub(super) async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
+        self.enter_joined(cx.now());
         self.salvage(cx).await?;
         self.thread.show(&self.chunks.abort());
         Ok(self.turned(ABORTED))

@@ -31,6 +31,7 @@ impl Turn {
                 resource: self.input.resource.clone(),
                 step: so_far.steps + u32::from(before),
                 at: cx.now(),
+                joined: if before { so_far.joined.clone() } else { Vec::new() },
                 reply: if before { Value::Null } else { shown_reply(&so_far.reply, cx.now()) },
                 carried: Carried { transient: so_far.transients.all().to_vec(), ..so_far.carried.clone() },
             }
@@ -40,7 +41,11 @@ impl Turn {
             let (agents, options) = (agents.clone(), Arc::clone(&options));
             async move { agents.process(cx, asks, (*options).clone()).await }
         };
-        let processed = cx.step(step, asks, body).await?;
+        let processed = cx.step(step, asks, body).await;
+        if processed.is_err() {
+            self.enter_joined(cx.now());
+        }
+        let processed = processed?;
         let changed = changed_reply(&processed);
         let Processed { sent, changes, base, scratch, stop, .. } = processed;
         {
@@ -61,8 +66,18 @@ impl Turn {
             // What is sent before a call closes the assistant message, as a boundary does (T15.2).
             self.open_message(cx.uuid().to_string());
         }
-        self.enter_sent(sent, cx.now());
+        // What has joined the first call stands behind what the hooks of the turn's beginning have sent (T10.5).
+        let (first, then) = sent.into_iter().partition(|it| it.quiet);
+        self.enter_sent(first, cx.now());
+        self.enter_joined(cx.now());
+        self.enter_sent(then, cx.now());
         Ok(stop)
+    }
+
+    /// What has joined the first call enters, if it has not.
+    pub(super) fn enter_joined(&self, at: Instant) {
+        let joined = std::mem::take(&mut self.so_far().joined);
+        self.enter(joined, at);
     }
 
     /// What processors have sent enters the transcript, in the order of their calls (T15.2, T15.3).

@@ -95,6 +95,7 @@ impl Turn {
 
     /// Ends a turn whose time is up: what was said stays, marked.
     pub(super) async fn out_of_time(&self, cx: &Context) -> Result<Turned, Failure> {
+        self.enter_joined(cx.now());
         self.salvage(cx).await?;
         let millis = self.budget.time_max_ms.unwrap_or_default();
         let words = format!("the turn has taken the {millis} ms that it may take");
