@@ -462,8 +462,12 @@ impl Turn {
         so_far.usage += asked.reply.usage;
         so_far.model.clone_from(&asked.reply.model_id);
         so_far.response.clone_from(&asked.reply.response_id);
-        let begins = json!({ "type": "step-start" });
-        so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+        // A call that hooks have kept from coming to anything leaves nothing in the message.
+        let came_to_nothing = asked.reply.parts.is_empty() && (asked.stop.is_some() || asked.refusal.is_some());
+        if !came_to_nothing {
+            let begins = json!({ "type": "step-start" });
+            so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+        }
         for part in &asked.reply.parts {
             if let AssistantPart::Call(call) = part {
                 self.thread.show(&self.chunks.tool_call(call));
@@ -478,8 +482,7 @@ impl Turn {
     /// Writes the assistant message into the history, or what has become of it.
     fn write(&self, at: Instant) {
         let mut so_far = self.so_far();
-        // A step that came to nothing leaves no message.
-        if so_far.reply.parts.iter().all(|part| matches!(part, ReplyPart::Other(_))) {
+        if so_far.reply.parts.is_empty() {
             return;
         }
         let message = Message::of_reply(0, so_far.message.clone(), so_far.reply.clone(), at);
