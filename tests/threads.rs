@@ -3,6 +3,10 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/around.rs"]
+mod around;
+#[path = "threads/budgets.rs"]
+mod budgets;
 #[path = "threads/clients.rs"]
 mod clients;
 #[path = "threads/common.rs"]
@@ -30,6 +34,8 @@ mod ready;
 mod routing;
 #[path = "threads/streams.rs"]
 mod streams;
+#[path = "threads/structured.rs"]
+mod structured;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

@@ -14,6 +14,7 @@ mod driver;
 mod lease;
 mod live;
 mod rehearse;
+mod shows;
 mod windows;
 
 use std::collections::HashMap;
@@ -126,6 +127,7 @@ struct Shared {
     worker: AtomicI64,
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
+    shows: Arc<shows::Shows>,
     windows: Windows,
     due: Notify,
     /// Tells those in this process who wait for an update's answer.
@@ -223,6 +225,7 @@ impl Engine {
             worker: AtomicI64::new(worker.0),
             mailboxes,
             activity: Arc::default(),
+            shows: Arc::default(),
             windows: Windows::default(),
             due: Notify::new(),
             answered: Arc::default(),

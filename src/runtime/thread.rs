@@ -302,6 +302,7 @@ impl ThreadHandle {
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         let call = results[0].call.clone();
         let options = Self::turn(options)?;
+        check_turn(&options)?;
         match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
             Ok(Received { run: Some(run), .. }) => Ok(run),
             Ok(_) => Err(Error::NotWaiting { thread, call }),
@@ -473,7 +474,8 @@ fn check_turn(options: &Value) -> Result<(), Error> {
         return Ok(());
     }
     let read: Result<TurnOptions, _> = serde_path_to_error::deserialize(options);
-    read.map(drop).map_err(|e| Error::TurnOptions { problem: e.to_string() })
+    let checked = read.map_err(|e| e.to_string()).and_then(|options| options.check());
+    checked.map_err(|problem| Error::TurnOptions { problem })
 }
 
 /// A row of the history as a message; none, with a warning, if it is none.
