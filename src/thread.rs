@@ -4,6 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
@@ -296,6 +297,42 @@ pub struct NewCall {
     /// Its arguments, whether it needs approval, and what it was suspended with.
     pub value: Payload,
     /// When it is settled by itself.
+    pub expires_at: Option<Instant>,
+}
+
+/// A turn that waits for somebody outside (T13.11).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SuspendedRun {
+    /// The turn's run.
+    pub run: RunId,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// The thread's owner.
+    pub resource: String,
+    /// The agent that answers.
+    pub agent: String,
+    /// Since when the call waits that waits longest.
+    pub suspended_at: Instant,
+    /// Its calls that wait, the one that waits longest first.
+    pub calls: Vec<OpenCall>,
+}
+
+/// A call that waits for somebody outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenCall {
+    /// The call.
+    pub call: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments.
+    pub args: Value,
+    /// Whether it has not begun, and wants an approval; otherwise it has suspended itself.
+    pub requires_approval: bool,
+    /// What it has suspended itself with.
+    pub suspend_payload: Option<Value>,
+    /// Since when it waits.
+    pub since: Instant,
+    /// When it is settled by itself (T13.12).
     pub expires_at: Option<Instant>,
 }
 

@@ -36,6 +36,8 @@ mod routing;
 mod start;
 #[path = "store/stream.rs"]
 mod stream;
+#[path = "store/suspended.rs"]
+mod suspended;
 #[path = "store/threads.rs"]
 mod threads;
 #[path = "store/turn.rs"]

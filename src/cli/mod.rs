@@ -6,6 +6,7 @@
 //!
 //! SIGKILL at any time loses nothing: what the program has told of is in the store.
 
+mod approvals;
 mod approve;
 mod bench;
 mod cancel;
@@ -86,6 +87,8 @@ enum Command {
     Send(send::Send),
     /// Lets a tool call run that waits for approval, or declines it
     Approve(approve::Approve),
+    /// Lists the runs that wait for somebody, and the calls they wait with
+    Approvals(approvals::Approvals),
     /// Ends the run that answers a thread
     Abort(approve::Abort),
     /// Takes back messages that no run has taken
@@ -248,6 +251,7 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Signal(asked) => signal::run(desk, asked).await,
         Command::Send(asked) => send::run(desk, asked).await,
         Command::Approve(asked) => approve::run(desk, asked).await,
+        Command::Approvals(asked) => approvals::run(desk, asked).await,
         Command::Abort(asked) => approve::abort(desk, asked).await,
         Command::Unsend(asked) => approve::unsend(desk, asked).await,
         Command::Threads(asked) => thread::list(desk, asked).await,

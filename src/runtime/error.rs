@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// No call of that id waits for an answer on the thread.
     #[error(
-        "no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it; `aldis threads` says where one waits"
+        "no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it; `aldis approvals` says where one waits"
     )]
     NotWaiting {
         /// The thread.

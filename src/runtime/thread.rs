@@ -11,8 +11,8 @@ use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
-use crate::thread::{CallResult, INPUT, Route, Thread};
+use crate::store::{self, NotReceived, Page, Paged, Received, SuspendedFilter, WaitingCall, Which, Window};
+use crate::thread::{CallResult, INPUT, Route, SuspendedRun, Thread};
 use crate::workflows::turn::{
     ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
 };
@@ -509,6 +509,14 @@ impl Client {
     /// If the store cannot be read.
     pub async fn threads(&self, resource: Option<&str>, offset: usize, limit: usize) -> Result<Vec<Thread>, Error> {
         Ok(self.inner.store.threads(&Namespace::default(), resource, offset, limit).await?)
+    }
+
+    /// Turns that wait for somebody outside, each with its open calls; the one that waits longest first (T13.11).
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn suspended_runs(&self, filter: &SuspendedFilter, page: Page) -> Result<Paged<SuspendedRun>, Error> {
+        Ok(self.inner.store.suspended(filter, page).await?)
     }
 
     /// The calls that wait for an answer, of all threads.

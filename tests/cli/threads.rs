@@ -34,6 +34,26 @@ fn an_agent_that_is_not_there_is_refused_by_name() {
     assert!(refused.err.contains("Agent with id demi not found; here are: demo"), "{refused:?}");
 }
 
+// T13.11: what waits for a person is listed with all that the person needs to answer it.
+#[tokio::test]
+async fn runs_that_wait_are_listed_with_their_calls() {
+    let place = Place::sqlite();
+    let talking = place.begin(&["send", "t", TWO_CALLS, "--json"]);
+    waiting(&place, "t").await;
+    talking.kill();
+    let listed = place.aldis(&["approvals", "--json"]).json();
+    assert_eq!((listed.len(), listed[0]["thread"].as_str()), (1, Some("t")), "{listed:?}");
+    let call = &listed[0]["calls"][0];
+    assert_eq!((call["tool"].as_str(), call["args"]["order"].as_str()), (Some("refund"), Some("A-1")));
+    assert_eq!(call["requires_approval"], true);
+    let table = place.aldis(&["approvals", "--thread", "t", "--since", "1h"]).out;
+    assert!(table.starts_with("THREAD  OWNER  AGENT") && table.contains("refund"), "{table}");
+    for others in [["--resource", "bob"], ["--until", "1h"]] {
+        let nothing = place.aldis(&["approvals", "--json", others[0], others[1]]);
+        assert_eq!((nothing.code, nothing.out.as_str()), (0, ""), "{nothing:?}");
+    }
+}
+
 /// Waits until a call waits for an answer.
 async fn waiting(place: &Place, thread: &str) -> String {
     for _ in 0..600 {
