@@ -21,7 +21,7 @@ pub struct Message {
     pub category: Option<String>,
     /// The turn that has added it; none if it was put there from outside.
     pub run: Option<RunKey>,
-    /// When it entered the history, by the clock of the machine that was at work. The order is that of the places.
+    /// When it entered the history, by the clock of the machine that was at work; never before what stands before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
     pub content: Payload,
@@ -98,24 +98,6 @@ impl Store {
         row.map(Thread::try_from).transpose()
     }
 
-    /// Threads, the one that was changed last first; of one resource, or of all.
-    ///
-    /// # Errors
-    /// As [`Store::thread`].
-    pub async fn threads(
-        &self,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Vec<Thread>, Error> {
-        self.readable().await?;
-        let (offset, limit) = (offset as i64, i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows: Vec<ThreadRow> = twins!(Inner: &self.0.inner, threads(namespace, resource, offset, limit))
-            .map_err(|e| Error::unavailable("list threads", e))?;
-        rows.into_iter().map(Thread::try_from).collect()
-    }
-
     /// Messages of a thread's history, in its order.
     ///
     /// # Errors
@@ -143,14 +125,14 @@ impl Store {
 
     /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
     /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
-    /// the turn began is for the turns that follow (T7.4).
+    /// the turn began is for the turns that follow (T7.4), and so is that a message was deleted since (H10.7).
     ///
     /// # Errors
     /// As [`Store::thread`].
     pub async fn recent(&self, thread: ThreadKey, run: RunKey, limit: usize) -> Result<Recent, Error> {
         self.readable().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, limit))
+        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, run, limit))
             .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
         rows.sort_unstable_by_key(|(seq, ..)| *seq);
         if let Some(first) = rows.iter().find(|(_, of, _)| *of == Some(run.0)).map(|(seq, ..)| *seq) {
@@ -188,7 +170,7 @@ impl Store {
 
 /// `key, namespace, id, resource, title, metadata, run_id, agent, last_seq, queued, created_at, updated_at`
 #[derive(Debug, sqlx::FromRow)]
-struct ThreadRow {
+pub(super) struct ThreadRow {
     key: i64,
     namespace: String,
     id: String,
@@ -232,8 +214,8 @@ impl TryFrom<ThreadRow> for Thread {
 
 /// `seq, id, role, category, created_at, content`
 #[derive(Debug, sqlx::FromRow)]
-struct MessageRow {
-    seq: i64,
+pub(super) struct MessageRow {
+    pub(super) seq: i64,
     id: String,
     role: String,
     category: Option<String>,
@@ -296,7 +278,7 @@ type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, RunKey, ThreadId, ThreadKey, ThreadRow, Window};
     use crate::store::json::Json;
 
     pub(super) async fn thread(
@@ -318,41 +300,27 @@ mod sqlite {
         .await
     }
 
-    pub(super) async fn threads(
-        reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
-        limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        sqlx::query_as(
-            "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                    (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                    t.created_at, t.updated_at
-             from threads t
-             left join runs r on r.key = t.run
-             where t.namespace = $1 and ($2 is null or t.resource = $2)
-             order by t.updated_at desc, t.key desc
-             limit $4 offset $3",
-        )
-        .bind(namespace.as_str())
-        .bind(resource)
-        .bind(offset)
-        .bind(limit)
-        .fetch_all(&reads.pool)
-        .await
-    }
-
     // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+    pub(super) async fn recent(
+        reads: &Reads,
+        thread: ThreadKey,
+        run: RunKey,
+        limit: i64,
+    ) -> Result<Folded, sqlx::Error> {
         let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
             "select (select group_concat(
                          m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
-                     from (select seq, run, content from messages where thread = $1 order by seq desc limit $2) m),
+                     from (
+                         select seq, run, content
+                         from messages
+                         where thread = $1 and (deleted_at is null or kept_for = $3)
+                         order by seq desc
+                         limit $2) m),
                     (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
         )
         .bind(thread.0)
         .bind(limit)
+        .bind(run.0)
         .fetch_one(&reads.pool)
         .await?;
         let unfold = |row: &str| {
@@ -375,13 +343,13 @@ mod sqlite {
         let query = if window.latest {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq desc
              limit $4"
         } else {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq
              limit $4"
         };
@@ -406,7 +374,7 @@ mod sqlite {
         sqlx::query_as(
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and id in (select value ->> 0 from json_each($2))
+             where thread = $1 and id in (select value ->> 0 from json_each($2)) and deleted_at is null
              order by seq",
         )
         .bind(thread.0)
@@ -452,7 +420,7 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, RecentRow, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, RecentRow, RunKey, ThreadId, ThreadKey, ThreadRow, Window};
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -478,37 +446,12 @@ mod postgres {
             .await
     }
 
-    pub(super) async fn threads(
+    pub(super) async fn recent(
         reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
+        thread: ThreadKey,
+        run: RunKey,
         limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        reads
-            .read(|mut connection| async move {
-                sqlx::query_as(
-                    "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                            (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                            t.created_at, t.updated_at
-                     from threads t
-                     left join runs r on r.key = t.run
-                     where t.namespace = $1
-                       and ($2 is null or t.resource = $2)
-                     order by t.updated_at desc, t.key desc
-                     limit $4 offset $3",
-                )
-                .bind(namespace.as_str())
-                .bind(resource)
-                .bind(offset)
-                .bind(limit)
-                .fetch_all(&mut *connection)
-                .await
-            })
-            .await
-    }
-
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
+    ) -> Result<Folded, sqlx::Error> {
         let rows: Vec<RecentRow> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
@@ -524,11 +467,13 @@ mod postgres {
                        select seq, run, content
                        from messages
                        where thread = $1
+                         and (deleted_at is null or kept_for = $3)
                        order by seq desc
                        limit $2) m on true",
                 )
                 .bind(thread.0)
                 .bind(limit)
+                .bind(run.0)
                 .fetch_all(&mut *connection)
                 .await
             })
@@ -549,6 +494,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq desc
              limit $4"
         } else {
@@ -557,6 +503,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq
              limit $4"
         };
@@ -585,6 +532,7 @@ mod postgres {
                      from messages
                      where thread = $1
                        and id = any ($2)
+                       and deleted_at is null
                      order by seq",
                 )
                 .bind(thread.0)
