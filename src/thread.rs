@@ -4,6 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, ThreadId, ThreadKey};
@@ -11,6 +12,9 @@ use crate::payload::Payload;
 
 /// The most bytes that the name of a resource may have.
 pub const RESOURCE_BYTES_MAX: usize = 512;
+
+/// The most bytes that the title of a thread may have.
+pub const TITLE_BYTES_MAX: usize = 4_096;
 
 /// The name under which a turn is sent what was delivered to its thread.
 pub const INPUT: &str = "input";
@@ -281,6 +285,9 @@ pub struct NewMessage {
     pub category: Option<&'static str>,
     /// The whole row.
     pub row: Payload,
+    /// When it enters. The history holds a later time if its thread has seen one: times never go back along it, although the
+    /// clocks of machines differ (T6.4).
+    pub at: Instant,
     /// Whether the turn has added it before: then it stays in its place, with this row. Otherwise a second message
     /// under an id is not added.
     pub again: bool,
@@ -296,6 +303,42 @@ pub struct NewCall {
     /// Its arguments, whether it needs approval, and what it was suspended with.
     pub value: Payload,
     /// When it is settled by itself.
+    pub expires_at: Option<Instant>,
+}
+
+/// A turn that waits for somebody outside (T13.11).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SuspendedRun {
+    /// The turn's run.
+    pub run: RunId,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// The thread's owner.
+    pub resource: String,
+    /// The agent that answers.
+    pub agent: String,
+    /// Since when the call waits that waits longest.
+    pub suspended_at: Instant,
+    /// Its calls that wait, the one that waits longest first.
+    pub calls: Vec<OpenCall>,
+}
+
+/// A call that waits for somebody outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenCall {
+    /// The call.
+    pub call: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments.
+    pub args: Value,
+    /// Whether it has not begun, and wants an approval; otherwise it has suspended itself.
+    pub requires_approval: bool,
+    /// What it has suspended itself with.
+    pub suspend_payload: Option<Value>,
+    /// Since when it waits.
+    pub since: Instant,
+    /// When it is settled by itself (T13.12).
     pub expires_at: Option<Instant>,
 }
 

@@ -22,6 +22,8 @@ mod fault;
 mod history;
 #[path = "store/import.rs"]
 mod import;
+#[path = "store/keeping.rs"]
+mod keeping;
 #[path = "store/lanes.rs"]
 mod lanes;
 #[path = "store/open.rs"]
@@ -30,12 +32,16 @@ mod open;
 mod postgres;
 #[path = "store/read.rs"]
 mod read;
+#[path = "store/retain.rs"]
+mod retain;
 #[path = "store/routing.rs"]
 mod routing;
 #[path = "store/start.rs"]
 mod start;
 #[path = "store/stream.rs"]
 mod stream;
+#[path = "store/suspended.rs"]
+mod suspended;
 #[path = "store/threads.rs"]
 mod threads;
 #[path = "store/turn.rs"]

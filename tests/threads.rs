@@ -19,6 +19,8 @@ mod delegates;
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[path = "threads/keeping.rs"]
+mod keeping;
 #[path = "threads/lanes.rs"]
 mod lanes;
 #[cfg(feature = "mcp")]

@@ -107,6 +107,10 @@ impl FromStr for Span {
 #[derive(Debug, Clone, Copy)]
 struct When(Instant);
 
+/// A time, or a span before now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Past(pub(super) Instant);
+
 impl FromStr for When {
     type Err = String;
 
@@ -114,10 +118,25 @@ impl FromStr for When {
         if let Ok(Span(span)) = text.parse() {
             return Ok(Self(Clock::System.now() + span));
         }
-        text.parse::<jiff::Timestamp>()
-            .map(|at| Self(Instant(at.as_millisecond())))
-            .map_err(|_| format!("{text:?} is no time; write a span such as 90s or 2h, or 2030-01-31T12:00:00Z"))
+        time(text).map(Self)
     }
+}
+
+impl FromStr for Past {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(Span(span)) => Ok(Self(Clock::System.now() - span)),
+            Err(_) => time(text).map(Self),
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Instant, String> {
+    text.parse::<jiff::Timestamp>()
+        .map(|at| Instant(at.as_millisecond()))
+        .map_err(|_| format!("{text:?} is no time; write a span such as 90s or 2h, or 2030-01-31T12:00:00Z"))
 }
 
 pub(super) async fn run(desk: &Desk, asked: Run) -> Result<Exit, Error> {

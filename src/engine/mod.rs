@@ -49,6 +49,10 @@ pub struct Options {
     pub lease: Duration,
     /// How often the store is looked at when nobody has given a hint.
     pub poll: Duration,
+    /// How long what subscribers of a thread see is kept (T11.10).
+    pub chunks_kept_for: Duration,
+    /// How many of a thread's last chunks are kept at the most. The run that has the thread keeps all of its own.
+    pub chunks_kept: u64,
     /// The most runs that are worked on at the same time; more stay due in the store.
     pub in_flight_max: usize,
     /// The most waiting runs whose live futures are kept.
@@ -86,6 +90,8 @@ impl Default for Options {
             worker: format!("pid {}", std::process::id()),
             lease: Duration::from_secs(10),
             poll: Duration::from_secs(1),
+            chunks_kept_for: Duration::from_secs(24 * 3_600),
+            chunks_kept: 10_000,
             in_flight_max: 10_000,
             live_max: 1_000,
             drivers: 1,
@@ -138,6 +144,8 @@ struct Shared {
     polls_at: AtomicI64,
     /// When the lease is renewed next.
     beats_at: AtomicI64,
+    /// After which thread the next look for old chunks begins.
+    retains_after: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
     stop: CancellationToken,
     kill: CancellationToken,
@@ -232,6 +240,7 @@ impl Engine {
             looks_at: AtomicI64::new(i64::MIN),
             polls_at: AtomicI64::new(i64::MAX),
             beats_at: AtomicI64::new(i64::MAX),
+            retains_after: AtomicI64::new(0),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),

@@ -76,7 +76,9 @@ impl Windows {
                 next.messages.extend(ended.iter().filter_map(read));
                 next.messages.drain(..next.messages.len().saturating_sub(next.limit));
                 let next = Arc::new(next);
-                self.halves(|halves| halves.keep(thread, Arc::clone(&next)));
+                if !ended.iter().any(|row| row.passing) {
+                    self.halves(|halves| halves.keep(thread, Arc::clone(&next)));
+                }
                 next
             }
         };
@@ -124,7 +126,7 @@ mod tests {
         let content = serde_json::json!({
             "id": format!("m{seq}"), "role": "user", "content": { "parts": [{ "type": "text", "text": text }] }
         });
-        RecentRow { seq, own, content: content.to_string() }
+        RecentRow { seq, own, passing: false, content: content.to_string() }
     }
 
     fn recent(whole: bool, edits: i64, rows: Vec<RecentRow>) -> Recent {
@@ -167,6 +169,15 @@ mod tests {
         assert_eq!(step(&windows, 9, recent(true, 0, vec![row(1, false, "a"), row(2, false, "b")])), [1, 2]);
         assert_eq!(step(&windows, 9, recent(true, 1, vec![row(2, false, "b")])), [2]);
         assert_eq!(windows.of(THREAD, 9).unwrap().seen, Seen { edits: 1, until: 2 });
+    }
+
+    // H10.7
+    #[test]
+    fn what_was_deleted_since_the_turn_began_is_not_kept() {
+        let windows = Windows::default();
+        let deleted = RecentRow { passing: true, ..row(1, false, "a") };
+        assert_eq!(step(&windows, 9, recent(true, 1, vec![deleted, row(2, false, "b")])), [1, 2]);
+        assert!(windows.of(THREAD, 9).is_none());
     }
 
     #[test]

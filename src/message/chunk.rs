@@ -7,6 +7,9 @@ use crate::message::prompt::ToolCall;
 use crate::message::reply::{Approval, CallState};
 use crate::message::signal::ThreadSignal;
 
+/// The type of the last chunk of a thread that was deleted.
+pub const THREAD_DELETED: &str = "data-thread-deleted";
+
 /// Makes the chunks of one run.
 #[derive(Debug, Clone)]
 pub struct Chunks {
@@ -232,6 +235,13 @@ impl Chunks {
     #[must_use]
     pub fn abort(&self) -> Value {
         json!({ "type": "abort", "runId": self.run })
+    }
+
+    /// The thread is no more; what follows is of another one under its id (H10.5).
+    #[must_use]
+    pub fn thread_deleted(&self, thread: &str, at: Instant) -> Value {
+        let data = json!({ "threadId": thread, "deletedAt": at.to_string() });
+        json!({ "type": THREAD_DELETED, "runId": self.run, "transient": true, "data": data })
     }
 
     /// What subscribers are shown of a signal that was only put into the history: a run of its own (T11.9, H4.7).

@@ -11,6 +11,7 @@ mod host;
 mod show;
 mod subscription;
 mod thread;
+mod threads;
 
 use std::collections::HashMap;
 use std::ops::Deref;

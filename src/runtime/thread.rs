@@ -60,8 +60,8 @@ impl AgentHandle {
 /// A thread, its owner, and the agent that answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ThreadHandle {
-    client: Client,
-    to: ToThread,
+    pub(super) client: Client,
+    pub(super) to: ToThread,
 }
 
 /// What became of an input (T8.1). It is durable.
@@ -438,7 +438,7 @@ impl ThreadHandle {
         Ok(Lane::project(&thread.metadata.read().unwrap_or_default(), &lanes))
     }
 
-    async fn require(&self) -> Result<Thread, Error> {
+    pub(super) async fn require(&self) -> Result<Thread, Error> {
         self.find().await?.ok_or_else(|| Error::UnknownThread { thread: self.to.thread.to_string() })
     }
 
@@ -479,9 +479,10 @@ fn check_turn(options: &Value) -> Result<(), Error> {
 }
 
 /// A row of the history as a message; none, with a warning, if it is none.
-fn message_of(row: &store::Message) -> Option<Message> {
+pub(super) fn message_of(row: &store::Message) -> Option<Message> {
     let json: Value = row.content.read().ok()?;
     Message::of_row(row.seq, &json)
+        .map(|message| message.entered(row.created_at))
         .inspect_err(|error| tracing::warn!(seq = row.seq, %error, "a message of the history is left out"))
         .ok()
 }
@@ -503,21 +504,5 @@ impl Client {
     #[must_use]
     pub fn agent(&self, name: impl Into<String>) -> AgentHandle {
         AgentHandle::new(self.clone(), name)
-    }
-
-    /// Threads, the one that was changed last first; of one resource, or of all.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn threads(&self, resource: Option<&str>, offset: usize, limit: usize) -> Result<Vec<Thread>, Error> {
-        Ok(self.inner.store.threads(&Namespace::default(), resource, offset, limit).await?)
-    }
-
-    /// The calls that wait for an answer, of all threads.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn waiting_calls(&self, limit: usize) -> Result<Vec<WaitingCall>, Error> {
-        Ok(self.inner.store.waiting_calls(None, limit).await?)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
 use super::lanes::{self, LaneChange, Standing};
+use super::make;
 use super::open::Store;
 use super::start::CallerTx;
 use super::turns::{self, Entry, Queued};
@@ -236,7 +237,16 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     let mut views = look(tx.again(), inputs, Frame::Opens).await?;
     let missing: Vec<&Input> = inputs.iter().filter(|it| !views.contains_key(&name(it)) && makes_thread(it)).collect();
     if !missing.is_empty() {
-        create(tx.again(), &missing).await?;
+        let of = |it: &&Input| make::NewThread {
+            key: it.thread_key,
+            namespace: it.namespace.clone(),
+            id: it.thread.clone(),
+            resource: it.resource.clone(),
+            title: String::new(),
+            metadata: Payload::null(),
+            at: it.at,
+        };
+        make::insert(tx.again(), missing.iter().map(of).collect()).await?;
         views = look(tx.again(), inputs, Frame::Inside).await?;
     }
     let asked: Vec<(usize, ThreadKey)> =
@@ -288,7 +298,7 @@ struct Plan {
     accepted: Vec<(usize, Received)>,
     /// The lanes that they change, as they stood.
     lanes: Standing,
-    messages: Vec<(ThreadKey, Instant, NewMessage)>,
+    messages: Vec<(ThreadKey, NewMessage)>,
     queue: Vec<Queued>,
     /// Turns that had been held back and become due.
     revived: Vec<Queued>,
@@ -504,9 +514,10 @@ impl Plan {
             role: "signal",
             category: Some(input.category),
             row: form.row.clone(),
+            at: input.at,
             again: false,
         };
-        self.messages.push((view.key, input.at, message));
+        self.messages.push((view.key, message));
         match (branch, &view.current) {
             // The next turn reads it; nobody is shown it now (T7.4).
             (Branch::Active, _) => {}
@@ -574,7 +585,7 @@ impl Plan {
         if !messages.is_empty() {
             let entries = messages.iter();
             let entries: Vec<Entry<'_>> =
-                entries.map(|(thread, at, message)| Entry { thread: *thread, run: None, at: *at, message }).collect();
+                entries.map(|(thread, message)| Entry { thread: *thread, run: None, message }).collect();
             turns::add_messages(tx.again(), &entries).await?;
         }
         if !queue.is_empty() {
@@ -700,14 +711,6 @@ async fn look(
     names.dedup();
     let views = twins!(CallerTx: tx, look(&names, frame))?;
     Ok(views.into_iter().collect())
-}
-
-/// Makes threads; one that is there by now stays as it is.
-async fn create(tx: CallerTx<'_>, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-    let mut inputs = inputs.to_vec();
-    inputs.sort_by(|a, b| (a.namespace.as_str(), a.thread.as_str()).cmp(&(b.namespace.as_str(), b.thread.as_str())));
-    inputs.dedup_by(|a, b| a.namespace == b.namespace && a.thread == b.thread);
-    twins!(CallerTx: tx, create(&inputs))
 }
 
 /// Which inputs were accepted before, by their place.
@@ -849,7 +852,7 @@ mod sqlite {
     macro_rules! move_threads {
         () => {
             "update threads
-             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = m.at
+             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = max(updated_at, m.at)
              from (
                  select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
                         value ->> 4 as at
@@ -898,25 +901,6 @@ mod sqlite {
             .bind(json.done())
             .fetch_all(tx)
             .await
-    }
-
-    pub(super) async fn create(tx: &mut SqliteConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-        let mut json = Json::default();
-        for it in inputs {
-            let row = json.row().int(it.thread_key.0).text(it.namespace.as_str()).text(it.thread.as_str());
-            row.text(&it.resource).int(it.at.0);
-        }
-        sqlx::query(
-            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
-             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, cast('null' as blob), value ->> 4, value ->> 4
-             from json_each($1)
-             where true
-             on conflict do nothing",
-        )
-        .bind(json.done())
-        .execute(tx)
-        .await
-        .map(drop)
     }
 
     pub(super) async fn known(
@@ -1084,30 +1068,6 @@ mod postgres {
             .await
     }
 
-    pub(super) async fn create(tx: &mut PgConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-        let keys: Vec<i64> = inputs.iter().map(|it| it.thread_key.0).collect();
-        let namespaces: Vec<&str> = inputs.iter().map(|it| it.namespace.as_str()).collect();
-        let ids: Vec<&str> = inputs.iter().map(|it| it.thread.as_str()).collect();
-        let resources: Vec<&str> = inputs.iter().map(|it| it.resource.as_str()).collect();
-        let ats: Vec<i64> = inputs.iter().map(|it| it.at.0).collect();
-        sqlx::query(
-            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
-             select key, namespace, id, resource, 'null'::bytea, at, at
-             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[])
-               as n (key, namespace, id, resource, at)
-             order by namespace, id
-             on conflict do nothing",
-        )
-        .bind(&keys)
-        .bind(&namespaces)
-        .bind(&ids)
-        .bind(&resources)
-        .bind(&ats)
-        .execute(tx)
-        .await
-        .map(drop)
-    }
-
     pub(super) async fn known(
         tx: &mut PgConnection,
         inputs: &[Input],
@@ -1204,7 +1164,7 @@ mod postgres {
              set run = m.run,
                  agent = m.agent,
                  last_place = m.last_place,
-                 updated_at = m.at
+                 updated_at = greatest(t.updated_at, m.at)
              from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
                as m (thread, run, agent, last_place, at)
              where t.key = any ($1)

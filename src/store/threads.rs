@@ -22,7 +22,7 @@ pub struct Message {
     pub category: Option<String>,
     /// The turn that has added it; none if it was put there from outside.
     pub run: Option<RunKey>,
-    /// When it entered the history, by the clock of the machine that was at work. The order is that of the places.
+    /// When it entered the history, by the clock of the machine that was at work; never before what stands before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
     pub content: Payload,
@@ -71,6 +71,8 @@ pub struct RecentRow {
     pub seq: i64,
     /// Whether the turn itself has put it there.
     pub own: bool,
+    /// Whether it was deleted since the turn began, and is for no other.
+    pub passing: bool,
     /// The message's row, as it is stored.
     pub content: String,
 }
@@ -135,24 +137,6 @@ impl Store {
         row.map(Thread::try_from).transpose()
     }
 
-    /// Threads, the one that was changed last first; of one resource, or of all.
-    ///
-    /// # Errors
-    /// As [`Store::thread`].
-    pub async fn threads(
-        &self,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Vec<Thread>, Error> {
-        self.readable().await?;
-        let (offset, limit) = (offset as i64, i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows: Vec<ThreadRow> = twins!(Inner: &self.0.inner, threads(namespace, resource, offset, limit))
-            .map_err(|e| Error::unavailable("list threads", e))?;
-        rows.into_iter().map(Thread::try_from).collect()
-    }
-
     /// Messages of a thread's history, in its order.
     ///
     /// # Errors
@@ -180,7 +164,8 @@ impl Store {
 
     /// The latest rows of a thread's history, in order, after what the reader has `seen` if that still holds; and the part
     /// that the last chunk which its subscribers see belongs to: what a step of the turn `run` looks at, by one read. What
-    /// others have put there since the turn began is for the turns that follow (T7.4).
+    /// others have put there since the turn began is for the turns that follow (T7.4), and so is that a message was deleted
+    /// since (H10.7).
     ///
     /// # Errors
     /// As [`Store::thread`].
@@ -194,11 +179,13 @@ impl Store {
         self.readable().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let seen = seen.unwrap_or(Seen { edits: -1, until: 0 });
-        let Folded { edits, mut rows, last_part } = twins!(Inner: &self.0.inner, recent(thread, limit, seen))
+        let Folded { edits, mut rows, last_part } = twins!(Inner: &self.0.inner, recent(thread, run, limit, seen))
             .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
         rows.sort_unstable_by_key(|(seq, ..)| *seq);
-        let mut rows: Vec<RecentRow> =
-            rows.into_iter().map(|(seq, of, content)| RecentRow { seq, own: of == Some(run.0), content }).collect();
+        let mut rows: Vec<RecentRow> = rows
+            .into_iter()
+            .map(|(seq, of, passing, content)| RecentRow { seq, own: of == Some(run.0), passing, content })
+            .collect();
         if let Some(first) = rows.iter().position(|row| row.own) {
             let first = rows[first].seq;
             rows.retain(|row| row.own || row.seq < first);
@@ -234,7 +221,7 @@ impl Store {
 
 /// `key, namespace, id, resource, title, metadata, run_id, agent, last_seq, queued, created_at, updated_at`
 #[derive(Debug, sqlx::FromRow)]
-struct ThreadRow {
+pub(super) struct ThreadRow {
     key: i64,
     namespace: String,
     id: String,
@@ -278,8 +265,8 @@ impl TryFrom<ThreadRow> for Thread {
 
 /// `seq, id, role, category, created_at, content`
 #[derive(Debug, sqlx::FromRow)]
-struct MessageRow {
-    seq: i64,
+pub(super) struct MessageRow {
+    pub(super) seq: i64,
     id: String,
     role: String,
     category: Option<String>,
@@ -332,21 +319,23 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
-/// A thread's `edits`; a message's place, turn and row, if there is one; and the part of the last chunk.
+/// A thread's `edits`; a message's place, turn, whether it is deleted, and its row, if there is one; and the part of the
+/// last chunk.
 #[cfg(feature = "postgres")]
-type FoundRow = (i64, Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>);
+type FoundRow = (i64, Option<i64>, Option<i64>, Option<bool>, Option<Vec<u8>>, Option<String>);
 
-/// A thread's `edits`; rows of its history, in any order, each with its place and its turn; the part of the last chunk.
+/// A thread's `edits`; rows of its history, in any order, each with its place, its turn and whether it is deleted; the part
+/// of the last chunk.
 struct Folded {
     edits: i64,
-    rows: Vec<(i64, Option<i64>, String)>,
+    rows: Vec<(i64, Option<i64>, bool, String)>,
     last_part: Option<String>,
 }
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, Seen, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, RunKey, Seen, ThreadId, ThreadKey, ThreadRow, Window};
     use crate::store::json::Json;
 
     pub(super) async fn thread(
@@ -368,46 +357,25 @@ mod sqlite {
         .await
     }
 
-    pub(super) async fn threads(
-        reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
-        limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        sqlx::query_as(
-            "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                    (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                    t.created_at, t.updated_at
-             from threads t
-             left join runs r on r.key = t.run
-             where t.namespace = $1 and ($2 is null or t.resource = $2)
-             order by t.updated_at desc, t.key desc
-             limit $4 offset $3",
-        )
-        .bind(namespace.as_str())
-        .bind(resource)
-        .bind(offset)
-        .bind(limit)
-        .fetch_all(&reads.pool)
-        .await
-    }
-
     // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
     pub(super) async fn recent(
         reads: &Reads,
         thread: ThreadKey,
+        run: RunKey,
         limit: i64,
         seen: Seen,
     ) -> Result<Folded, sqlx::Error> {
         let (edits, folded, last_part): (i64, Option<String>, Option<String>) = sqlx::query_as(
             "select t.edits,
                     (select group_concat(
-                         m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
+                         m.seq || char(31) || coalesce(m.run, '') || char(31) || (m.deleted_at is not null) || char(31) ||
+                         cast(m.content as text), char(30))
                      from (
-                         select seq, run, content
+                         select seq, run, deleted_at, content
                          from messages
-                         where thread = $1 and seq > case t.edits when $3 then $4 else 0 end
+                         where thread = $1
+                           and seq > case t.edits when $3 then $4 else 0 end
+                           and (deleted_at is null or kept_for = $5)
                          order by seq desc
                          limit $2
                      ) m),
@@ -419,12 +387,13 @@ mod sqlite {
         .bind(limit)
         .bind(seen.edits)
         .bind(seen.until)
+        .bind(run.0)
         .fetch_one(&reads.pool)
         .await?;
         let unfold = |row: &str| {
-            let mut fields = row.splitn(3, '\u{1f}');
-            let (seq, run, content) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((seq.parse().ok()?, run.parse().ok(), content.to_owned()))
+            let mut fields = row.splitn(4, '\u{1f}');
+            let (seq, run, passing) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((seq.parse().ok()?, run.parse().ok(), passing == "1", fields.next()?.to_owned()))
         };
         let folded = folded.unwrap_or_default();
         let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
@@ -441,13 +410,13 @@ mod sqlite {
         let query = if window.latest {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq desc
              limit $4"
         } else {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq
              limit $4"
         };
@@ -472,7 +441,7 @@ mod sqlite {
         sqlx::query_as(
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and id in (select value ->> 0 from json_each($2))
+             where thread = $1 and id in (select value ->> 0 from json_each($2)) and deleted_at is null
              order by seq",
         )
         .bind(thread.0)
@@ -518,7 +487,9 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, Folded, FoundRow, MessageRow, Namespace, Seen, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{
+        CallRow, Folded, FoundRow, MessageRow, Namespace, RunKey, Seen, ThreadId, ThreadKey, ThreadRow, Window,
+    };
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -544,46 +515,17 @@ mod postgres {
             .await
     }
 
-    pub(super) async fn threads(
-        reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
-        limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        reads
-            .read(|mut connection| async move {
-                sqlx::query_as(
-                    "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                            (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                            t.created_at, t.updated_at
-                     from threads t
-                     left join runs r on r.key = t.run
-                     where t.namespace = $1
-                       and ($2 is null or t.resource = $2)
-                     order by t.updated_at desc, t.key desc
-                     limit $4 offset $3",
-                )
-                .bind(namespace.as_str())
-                .bind(resource)
-                .bind(offset)
-                .bind(limit)
-                .fetch_all(&mut *connection)
-                .await
-            })
-            .await
-    }
-
     pub(super) async fn recent(
         reads: &Reads,
         thread: ThreadKey,
+        run: RunKey,
         limit: i64,
         seen: Seen,
     ) -> Result<Folded, sqlx::Error> {
         let rows: Vec<FoundRow> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select t.edits, m.seq, m.run, m.content, (
+                    "select t.edits, m.seq, m.run, m.passing, m.content, (
                          select part
                          from streams
                          where run = $1
@@ -592,10 +534,11 @@ mod postgres {
                          limit 1) as part
                      from threads t
                      left join lateral (
-                       select seq, run, content
+                       select seq, run, deleted_at is not null as passing, content
                        from messages
                        where thread = $1
                          and seq > case t.edits when $3 then $4 else 0 end
+                         and (deleted_at is null or kept_for = $5)
                        order by seq desc
                        limit $2) m on true
                      where t.key = $1",
@@ -604,6 +547,7 @@ mod postgres {
                 .bind(limit)
                 .bind(seen.edits)
                 .bind(seen.until)
+                .bind(run.0)
                 .fetch_all(&mut *connection)
                 .await
             })
@@ -613,8 +557,10 @@ mod postgres {
             None => return Err(sqlx::Error::RowNotFound),
         };
         let text = |content| String::from_utf8(content).map_err(|e| sqlx::Error::Decode(Box::new(e)));
-        let rows = rows.into_iter().filter_map(|(_, seq, run, content, _)| Some((seq?, run, content?)));
-        let rows: Result<_, sqlx::Error> = rows.map(|(seq, run, content)| Ok((seq, run, text(content)?))).collect();
+        let rows =
+            rows.into_iter().filter_map(|(_, seq, run, passing, content, _)| Some((seq?, run, passing?, content?)));
+        let rows: Result<_, sqlx::Error> =
+            rows.map(|(seq, run, passing, content)| Ok((seq, run, passing, text(content)?))).collect();
         Ok(Folded { edits, rows: rows?, last_part })
     }
 
@@ -629,6 +575,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq desc
              limit $4"
         } else {
@@ -637,6 +584,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq
              limit $4"
         };
@@ -665,6 +613,7 @@ mod postgres {
                      from messages
                      where thread = $1
                        and id = any ($2)
+                       and deleted_at is null
                      order by seq",
                 )
                 .bind(thread.0)

@@ -40,7 +40,6 @@ pub(super) struct Entry<'m> {
     pub(super) thread: ThreadKey,
     /// The turn that it belongs to.
     pub(super) run: Option<RunKey>,
-    pub(super) at: Instant,
     pub(super) message: &'m NewMessage,
 }
 
@@ -96,7 +95,7 @@ impl Queued {
 /// The chunks of what was put into the history of an idle thread, as a write to its stream.
 pub(super) fn shown(thread: ThreadKey, part: &str, chunks: Vec<Payload>, at: Instant) -> Append {
     let chunks = chunks.into_iter().map(|value| receive::chunk(part, value)).collect();
-    Append { run: RunKey(thread.0), chunks, at, doubtful: false }
+    Append { run: RunKey(thread.0), chunks, at, token: None, doubtful: false }
 }
 
 /// Writes a batch some of whose runs are turns, in one transaction: threads are locked first, by key, then runs.
@@ -220,8 +219,8 @@ pub(super) struct Ended {
 
 impl<'c> Left<'c> {
     fn gather(&mut self, commit: &Commit, part: &'c ThreadPart) {
-        let (run, at) = (commit.run, commit.at);
-        let entry = |message| Entry { thread: part.thread, run: Some(run), at, message };
+        let run = Some(commit.run);
+        let entry = |message| Entry { thread: part.thread, run, message };
         self.messages.extend(part.messages.iter().map(entry));
         self.suspends.extend(part.suspends.iter().map(|call| (commit.run, part.thread, call, commit.at)));
         self.settles.extend(part.settles.iter().map(|call| (commit.run, call.as_str())));
@@ -349,7 +348,7 @@ impl HandOn {
             commit::rows(tx.again(), &self.begins, Frame::Inside).await?;
         }
         if !self.emptied.is_empty() {
-            twins!(CallerTx: tx.again(), empty(&self.emptied))?;
+            empty(tx.again(), &self.emptied).await?;
         }
         if !self.shown.is_empty() {
             unqueue(tx.again(), &self.shown).await?;
@@ -395,6 +394,11 @@ pub(super) async fn enqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), s
 pub(super) async fn revive(mut tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
     unqueue(tx.again(), queued).await?;
     twins!(CallerTx: tx, make_due(queued))
+}
+
+/// What runs were sent and have not taken, they never will.
+pub(super) async fn empty(tx: CallerTx<'_>, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, empty(runs))
 }
 
 async fn unqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
@@ -561,7 +565,7 @@ mod sqlite {
                 Some(category) => row.text(category),
                 None => row.null(),
             };
-            row.maybe(it.run.map(|run| run.0)).int(it.at.0).size(bytes.len() + 1).size(content.len());
+            row.maybe(it.run.map(|run| run.0)).int(it.message.at.0).size(bytes.len() + 1).size(content.len());
             bytes.extend_from_slice(content);
         }
         (json.done(), bytes)
@@ -600,7 +604,8 @@ mod sqlite {
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread, t.last_seq + row_number() over (partition by m.thread order by m.k), m.id, m.role, m.category,
-                    m.run, m.at, substr($2, m.begin, m.length)
+                    m.run, max(t.updated_at, max(m.at) over (partition by m.thread order by m.k)),
+                    substr($2, m.begin, m.length)
              from (
                  select key as k, value ->> 0 as thread, value ->> 1 as id, value ->> 2 as role, value ->> 3 as category,
                         value ->> 4 as run, value ->> 5 as at, value ->> 6 as begin, value ->> 7 as length
@@ -923,14 +928,17 @@ mod postgres {
         let roles: Vec<&str> = entries.iter().map(|it| it.message.role).collect();
         let categories: Vec<Option<&str>> = entries.iter().map(|it| it.message.category).collect();
         let runs: Vec<Option<i64>> = entries.iter().map(|it| it.run.map(|run| run.0)).collect();
-        let ats: Vec<i64> = entries.iter().map(|it| it.at.0).collect();
+        let ats: Vec<i64> = entries.iter().map(|it| it.message.at.0).collect();
         let contents: Vec<&[u8]> = entries.iter().map(|it| it.message.row.as_str().as_bytes()).collect();
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread,
                     (select t.last_seq from threads t where t.key = m.thread)
                       + row_number() over (partition by m.thread order by m.k),
-                    m.id, m.role, m.category, m.run, m.at, m.content
+                    m.id, m.role, m.category, m.run,
+                    greatest((select t.updated_at from threads t where t.key = m.thread),
+                             max(m.at) over (partition by m.thread order by m.k)),
+                    m.content
              from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
                with ordinality as m (thread, id, role, category, run, at, content, k)
              where (select o.seq from messages o where o.thread = m.thread and o.id = m.id) is null

@@ -19,6 +19,25 @@ fn a_message_is_answered_and_stands_in_the_history() {
 }
 
 #[test]
+fn a_conversation_is_recorded_and_played() {
+    let place = Place::sqlite();
+    let file = "talk.json";
+    let secret = ("SOME_API_KEY", "sk-very-secret-1234");
+    let asked = format!("/say the key is {}", secret.1);
+    let sent = place.aldis_under(&[secret], &["send", "t", &asked, "--record", file]);
+    assert_eq!((sent.code, sent.out.as_str()), (0, "the key is sk-very-secret-1234\n"), "{sent:?}");
+    let recorded = std::fs::read_to_string(place.folder.path().join(file)).unwrap();
+    assert!(!recorded.contains(secret.1) && recorded.contains("the key is [SOME_API_KEY]"), "{recorded}");
+    let again = place.aldis(&["send", "t", "Hello", "--record", file]);
+    assert!(again.code == 2 && again.err.contains("is there already; play it with --play"), "{again:?}");
+    // The same on a thread of its own: what the model reads is the same.
+    let played = place.aldis(&["send", "u", &asked, "--play", file]);
+    assert_eq!((played.code, played.out.as_str()), (0, "the key is [SOME_API_KEY]\n"), "{played:?}");
+    let other = place.aldis(&["send", "v", "Something else", "--play", file]);
+    assert!(other.code == 1 && other.err.contains("holds no reply to this request"), "{other:?}");
+}
+
+#[test]
 fn a_thread_of_somebody_else_is_refused() {
     let place = Place::sqlite();
     place.aldis(&["send", "t", "Hello"]);
@@ -32,6 +51,26 @@ fn an_agent_that_is_not_there_is_refused_by_name() {
     let refused = Place::sqlite().aldis(&["send", "t", "Hello", "--agent", "demi"]);
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("Agent with id demi not found; here are: demo"), "{refused:?}");
+}
+
+// T13.11: what waits for a person is listed with all that the person needs to answer it.
+#[tokio::test]
+async fn runs_that_wait_are_listed_with_their_calls() {
+    let place = Place::sqlite();
+    let talking = place.begin(&["send", "t", TWO_CALLS, "--json"]);
+    waiting(&place, "t").await;
+    talking.kill();
+    let listed = place.aldis(&["approvals", "--json"]).json();
+    assert_eq!((listed.len(), listed[0]["thread"].as_str()), (1, Some("t")), "{listed:?}");
+    let call = &listed[0]["calls"][0];
+    assert_eq!((call["tool"].as_str(), call["args"]["order"].as_str()), (Some("refund"), Some("A-1")));
+    assert_eq!(call["requires_approval"], true);
+    let table = place.aldis(&["approvals", "--thread", "t", "--since", "1h"]).out;
+    assert!(table.starts_with("THREAD  OWNER  AGENT") && table.contains("refund"), "{table}");
+    for others in [["--resource", "bob"], ["--until", "1h"]] {
+        let nothing = place.aldis(&["approvals", "--json", others[0], others[1]]);
+        assert_eq!((nothing.code, nothing.out.as_str()), (0, ""), "{nothing:?}");
+    }
 }
 
 /// Waits until a call waits for an answer.
