@@ -389,7 +389,7 @@ impl Turn {
             if taken.is_empty() {
                 match self.form(&cx, &asked, limit.as_ref()) {
                     Form::AsItIs => {}
-                    Form::Again(told) => (reason, taken) = ("retry", vec![told]),
+                    Form::Again(told) => (reason, taken) = ("retry", vec![*told]),
                     Form::Missed(failure) => missed = Some(failure),
                 }
             }
@@ -398,10 +398,8 @@ impl Turn {
             if let Some(failure) = missed {
                 return Err(failure);
             }
-            if !continued {
-                if let Some(turned) = self.end(&cx, &closed, reason, &asked, limit).await? {
-                    return Ok(turned);
-                }
+            if !continued && let Some(turned) = self.end(&cx, &closed, reason, &asked, limit).await? {
+                return Ok(turned);
             }
         }
     }

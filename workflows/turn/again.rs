@@ -13,7 +13,7 @@ pub(super) enum Form {
     /// Nothing.
     AsItIs,
     /// The model is told this, and asked again.
-    Again(ThreadSignal),
+    Again(Box<ThreadSignal>),
     /// The turn fails with this.
     Missed(Failure),
 }
@@ -33,13 +33,13 @@ impl Turn {
                 so_far.misfits += 1;
                 let answers = so_far.misfits;
                 if answers < *answers_max && limit.is_none() {
-                    return Form::Again(feedback(
+                    return Form::Again(Box::new(feedback(
                         cx,
                         format!(
                             "Your answer does not fit the JSON Schema that was asked for: {problem}. \
                          Answer again, with nothing but JSON that fits it."
                         ),
-                    ));
+                    )));
                 }
                 let why = limit.map_or_else(String::new, |limit| format!(", and {}", limit.words()));
                 let what = format!(
