@@ -13,6 +13,9 @@ use crate::payload::Payload;
 /// The most bytes that the name of a resource may have.
 pub const RESOURCE_BYTES_MAX: usize = 512;
 
+/// The most bytes that the title of a thread may have.
+pub const TITLE_BYTES_MAX: usize = 4_096;
+
 /// The name under which a turn is sent what was delivered to its thread.
 pub const INPUT: &str = "input";
 
@@ -282,6 +285,9 @@ pub struct NewMessage {
     pub category: Option<&'static str>,
     /// The whole row.
     pub row: Payload,
+    /// When it enters. The history holds a later time if its thread has seen one: times never go back along it, although the
+    /// clocks of machines differ (T6.4).
+    pub at: Instant,
     /// Whether the turn has added it before: then it stays in its place, with this row. Otherwise a second message
     /// under an id is not added.
     pub again: bool,

@@ -22,6 +22,8 @@ mod fault;
 mod history;
 #[path = "store/import.rs"]
 mod import;
+#[path = "store/keeping.rs"]
+mod keeping;
 #[path = "store/lanes.rs"]
 mod lanes;
 #[path = "store/open.rs"]
@@ -30,6 +32,8 @@ mod open;
 mod postgres;
 #[path = "store/read.rs"]
 mod read;
+#[path = "store/retain.rs"]
+mod retain;
 #[path = "store/routing.rs"]
 mod routing;
 #[path = "store/start.rs"]

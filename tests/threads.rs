@@ -3,6 +3,10 @@
 #[macro_use]
 mod support;
 
+#[path = "threads/around.rs"]
+mod around;
+#[path = "threads/budgets.rs"]
+mod budgets;
 #[path = "threads/clients.rs"]
 mod clients;
 #[path = "threads/common.rs"]
@@ -15,6 +19,8 @@ mod delegates;
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[path = "threads/keeping.rs"]
+mod keeping;
 #[path = "threads/lanes.rs"]
 mod lanes;
 #[cfg(feature = "mcp")]
@@ -30,6 +36,8 @@ mod ready;
 mod routing;
 #[path = "threads/streams.rs"]
 mod streams;
+#[path = "threads/structured.rs"]
+mod structured;
 #[path = "threads/talk.rs"]
 mod talk;
 #[path = "threads/tools.rs"]

@@ -4,30 +4,35 @@
 //! Every model call and every tool call is a step. What arrives after the last look begins the next turn, in the commit
 //! that ends this one: the store sees to that, whatever way the turn ends.
 
+mod again;
 mod calls;
+mod endings;
+mod hooks;
+mod limits;
+mod results;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aldis::agent::model::Usage;
 use aldis::agent::{
-    Agents, Ask, Asked, Call, Called, Carried, Changes, FinishedStep, Plan, Process, Processed, Sending, Stage, Stages,
-    Stop, Transients, TurnOptions, changed_reply, shown_reply,
+    Agents, Ask, Asked, Budget, Call, Called, Carried, Changes, FinishedStep, Process, Processed, Stage, Stages,
+    Transients, TurnFacts, TurnOptions,
 };
 use aldis::clock::Instant;
-use aldis::message::{
-    ABORTED, Approval, AssistantPart, Body, CallState, Chunks, Finished, Invocation, Message, Mode, Reply, ReplyPart,
-    ThreadSignal, Tokens, ToolCall,
-};
-use aldis::payload::Payload;
-use aldis::thread::{CallResult, INPUT as INPUT_NAME, NewLane, TurnInput, turn_of};
+use aldis::message::{AssistantPart, CallState, Chunks, Invocation, Message, Reply, ReplyPart, ThreadSignal};
+use aldis::thread::{CallResult, INPUT as INPUT_NAME, TurnInput, turn_of};
 use aldis::workflow::{Raced, ThreadDesk};
 use aldis::{Context, Failure, Signal, Step, StepContext, Update, Workflow};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use calls::Running;
+use again::Form;
+use endings::Ended;
+use limits::time_is_up;
+use results::Settled;
 
 /// What is delivered to a turn that is under way.
 pub const INPUT: Signal<ThreadSignal> = Signal::new(INPUT_NAME);
@@ -50,6 +55,8 @@ const TOOL: Step<Call, Called> = Step::new("tool");
 const PREPARE: Step<Process, Processed> = Step::new("prepare");
 const REVIEW: Step<Process, Processed> = Step::new("review");
 const CONCLUDE: Step<Process, Processed> = Step::new("conclude");
+/// Stop conditions, after a step.
+const STOP: Step<Vec<FinishedStep>, Option<String>> = Step::new("stop");
 const SALVAGE: Step<u32, String> = Step::new("salvage");
 const RESULTS: Step<Vec<CallResult>, Vec<Settled>> = Step::new("results");
 
@@ -113,6 +120,22 @@ pub struct Turned {
     pub steps: u32,
     /// The text of its last message.
     pub text: String,
+    /// The answer, if one of a form was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Value>,
+    /// What ended it although the model would have gone on, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<String>,
+}
+
+impl Turned {
+    /// The answer as `T`, if one of a form was asked for.
+    ///
+    /// # Errors
+    /// If the form was not that of `T`.
+    pub fn object<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        self.object.as_ref().map(T::deserialize).transpose()
+    }
 }
 
 /// The workflow that answers for an agent.
@@ -131,20 +154,27 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
     // Whatever becomes of the turn, what it was sent stands in the history.
     let entered = turn.open(&cx).await?;
     if let Err(failure) = options {
+        turn.enter_joined(cx.now());
         turn.failed(&failure);
         return Err(failure);
     }
-    if !turn.take_results(&cx).await? && !entered {
+    if !turn.take_results(&cx).await.inspect_err(|_| turn.enter_joined(cx.now()))? && !entered {
         return Ok(turn.nothing_new(&cx));
     }
+    let until = turn.budget.time_max().map(|span| cx.now() + span);
     let worked = cx.race(cx.scope("work", |cx| turn.clone().work(cx)), cx.signal(&ABORT));
-    let ended = match cx.race(worked, cx.scope("unsend", unsend)).await {
-        Raced::First(Raced::First(worked)) => worked,
-        Raced::First(Raced::Second(Ok(_))) => return turn.aborted(&cx).await,
-        Raced::First(Raced::Second(Err(cancelled))) => Err(cancelled.into()),
-        Raced::Second(failed) => Err(failed),
+    let worked = cx.race(worked, cx.scope("unsend", unsend));
+    let ended = match cx.race(worked, cx.scope("time", |cx| time_is_up(cx, until))).await {
+        Raced::First(Raced::First(Raced::First(worked))) => worked,
+        Raced::First(Raced::First(Raced::Second(Ok(_)))) => return turn.aborted(&cx).await,
+        Raced::Second(Ok(())) => return turn.out_of_time(&cx).await,
+        Raced::First(Raced::First(Raced::Second(Err(cancelled)))) | Raced::Second(Err(cancelled)) => {
+            Err(cancelled.into())
+        }
+        Raced::First(Raced::Second(failed)) => Err(failed),
     };
     if let Err(failure) = &ended {
+        turn.enter_joined(cx.now());
         if cx.is_cancelled() {
             turn.cut_short(String::new(), cx.now());
             turn.thread.show(&turn.chunks.abort());
@@ -177,37 +207,6 @@ async fn unsend(cx: Context) -> Failure {
     }
 }
 
-/// A message of the history whose open calls have got results.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-struct Settled {
-    /// The message's row, with the results.
-    row: Value,
-    /// The calls.
-    calls: Vec<String>,
-}
-
-/// Gives open calls of the history their results. A call that has one keeps it.
-async fn settle_open(cx: &StepContext, results: &[CallResult]) -> Result<Vec<Settled>, Failure> {
-    let mut settled = Vec::new();
-    for mut message in cx.recent(RESULTS_LOOK_BACK).await?.0 {
-        let Body::Assistant(reply) = &mut message.body else { continue };
-        let mut calls = Vec::new();
-        for part in &mut reply.parts {
-            let ReplyPart::Tool(invocation) = part else { continue };
-            let result = results.iter().find(|it| it.call == invocation.call.id);
-            if let (CallState::Open, Some(CallResult { output, failed, .. })) = (&invocation.state, result) {
-                let output = output.clone();
-                invocation.state = if *failed { CallState::Failed(output) } else { CallState::Done(output) };
-                calls.push(invocation.call.id.clone());
-            }
-        }
-        if !calls.is_empty() {
-            settled.push(Settled { row: message.to_row("", ""), calls });
-        }
-    }
-    Ok(settled)
-}
-
 /// A turn under way. Clones are the same turn.
 #[derive(Clone)]
 struct Turn {
@@ -216,6 +215,7 @@ struct Turn {
     agents: Agents,
     input: Arc<TurnInput>,
     options: Arc<TurnOptions>,
+    budget: Budget,
     /// Which steps of processors it has.
     stages: Stages,
     so_far: Arc<Mutex<SoFar>>,
@@ -242,6 +242,23 @@ struct SoFar {
     /// The last step's text and calls.
     text: String,
     calls: Vec<Value>,
+    /// How many answers had another form than the one that was asked for.
+    misfits: u32,
+    /// How often processors have had the model try again.
+    retries: u32,
+    /// What has joined the first call and not entered yet.
+    joined: Vec<ThreadSignal>,
+    object: Option<Value>,
+}
+
+impl SoFar {
+    /// What a call of the assistant message has come to.
+    fn call_state(&self, call: &str) -> Option<&CallState> {
+        self.reply.parts.iter().rev().find_map(|part| match part {
+            ReplyPart::Tool(invocation) if invocation.call.id == call => Some(&invocation.state),
+            _ => None,
+        })
+    }
 }
 
 impl Turn {
@@ -260,11 +277,16 @@ impl Turn {
             response: None,
             text: String::new(),
             calls: Vec::new(),
+            misfits: 0,
+            retries: 0,
+            joined: Vec::new(),
+            object: None,
         };
         Self {
             thread: cx.thread(&input),
             chunks: Chunks::of(cx.run().as_str()),
             stages: agents.stages(&input.agent),
+            budget: agents.budget(&input.agent, options.budget),
             agents,
             input: Arc::new(input),
             options: Arc::new(options),
@@ -297,41 +319,15 @@ impl Turn {
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
             entered = true;
-            self.enter(joined, cx.now());
-            self.so_far().message = cx.uuid().to_string();
+            let mut so_far = self.so_far();
+            so_far.message = cx.uuid().to_string();
+            so_far.joined = joined;
+        }
+        // They enter once the hooks of the turn's beginning have run, which do not see them (T10.5).
+        if !self.stages.input {
+            self.enter_joined(cx.now());
         }
         Ok(entered)
-    }
-
-    /// Ends a turn that has nothing to answer: all its calls have had their results before.
-    fn nothing_new(&self, cx: &Context) -> Turned {
-        let (message, reason) = (self.so_far().message.clone(), "stop".to_owned());
-        let ended = Ended { reason: &reason, continued: false, next: None };
-        self.thread.show(&self.finished(&message, ended, None, cx.now(), Chunks::finish));
-        Turned { reason, steps: 0, text: String::new() }
-    }
-
-    /// What the client's tools came to enters the history where they were called (T13.14). False if nothing of it was new.
-    async fn take_results(&self, cx: &Context) -> Result<bool, Failure> {
-        if self.input.results.is_empty() {
-            return Ok(true);
-        }
-        let body = |cx: StepContext, results: Vec<CallResult>| async move { settle_open(&cx, &results).await };
-        let settled = cx.step(&RESULTS, self.input.results.clone(), body).await?;
-        for Settled { row, calls } in &settled {
-            let message = Message::of_row(0, row).map_err(|e| Failure::new(e.to_string()).not_retryable())?;
-            self.thread.rewrite(&message);
-            let Body::Assistant(reply) = &message.body else { continue };
-            for part in &reply.parts {
-                if let ReplyPart::Tool(Invocation { call, state, approval }) = part
-                    && calls.contains(&call.id)
-                    && let Some(chunk) = self.chunks.tool_result(call, state, approval.as_ref())
-                {
-                    self.thread.show(&chunk);
-                }
-            }
-        }
-        Ok(!settled.is_empty())
     }
 
     /// Signals enter the transcript, each echoed, in this order (T6.4). A transient one enters the next call only (T3.19).
@@ -354,93 +350,12 @@ impl Turn {
         }
     }
 
-    /// Has processors look, and does what they say. Some if the turn is to end.
-    async fn process(&self, cx: &Context, stage: Stage) -> Result<Option<Stop>, Failure> {
-        let step = match stage {
-            Stage::Input if self.stages.input => &PREPARE,
-            Stage::Output if self.stages.output => &REVIEW,
-            Stage::Result if self.stages.result => &CONCLUDE,
-            _ => return Ok(None),
-        };
-        let asks = {
-            let so_far = self.so_far();
-            let before = stage == Stage::Input;
-            Process {
-                stage,
-                agent: self.input.agent.clone(),
-                thread: self.input.thread.to_string(),
-                resource: self.input.resource.clone(),
-                step: so_far.steps + u32::from(before),
-                at: cx.now(),
-                reply: if before { Value::Null } else { shown_reply(&so_far.reply, cx.now()) },
-                carried: Carried { transient: so_far.transients.all().to_vec(), ..so_far.carried.clone() },
-            }
-        };
-        let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));
-        let body = move |cx: StepContext, asks: Process| {
-            let (agents, options) = (agents.clone(), Arc::clone(&options));
-            async move { agents.process(cx, asks, (*options).clone()).await }
-        };
-        let processed = cx.step(step, asks, body).await?;
-        let changed = changed_reply(&processed);
-        let Processed { sent, changes, base, scratch, stop, .. } = processed;
-        {
-            let mut so_far = self.so_far();
-            so_far.changes = changes;
-            so_far.carried.base = base.or(so_far.carried.base.take());
-            if !scratch.is_empty() {
-                so_far.carried.scratch = scratch;
-            }
-            if let Some(changed) = changed {
-                so_far.text = changed.whole_text();
-                so_far.reply = changed;
-            }
-        }
-        if stage != Stage::Input {
-            self.write(cx.now());
-        } else if !sent.is_empty() {
-            // What is sent before a call closes the assistant message, as a boundary does (T15.2).
-            self.open_message(cx.uuid().to_string());
-        }
-        self.enter_sent(sent, cx.now());
-        Ok(stop)
-    }
-
-    /// What processors have sent enters the transcript, in the order of their calls (T15.2, T15.3).
-    fn enter_sent(&self, sent: Vec<Sending>, at: Instant) {
-        for Sending { signal, window, again, quiet } in sent {
-            if let Some(mark) = &signal.state {
-                self.thread.track(NewLane {
-                    lane: mark.id.clone(),
-                    signal: signal.id.clone(),
-                    cache_key: mark.cache_key.clone(),
-                    is_delta: mark.mode == Mode::Delta,
-                    version: mark.version,
-                    again,
-                    window: Payload::of(&window).unwrap_or_else(|_| Payload::null()),
-                });
-            }
-            self.enter_one(signal, !quiet, at);
-        }
-    }
-
     /// Another assistant message begins.
     fn open_message(&self, id: String) {
         let mut so_far = self.so_far();
         so_far.message = id;
         so_far.reply = Reply::default();
         so_far.written = false;
-    }
-
-    /// A processor has ended the turn (T15.7).
-    fn stopped(&self, cx: &Context, stop: &Stop) -> Turned {
-        self.write(cx.now());
-        self.thread.show(&self.chunks.tripwire(&stop.reason, &stop.processor_id));
-        let closed = self.so_far().message.clone();
-        let ended = Ended { reason: "tripwire", continued: false, next: None };
-        self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
-        let so_far = self.so_far();
-        Turned { reason: "tripwire".to_owned(), steps: so_far.steps, text: so_far.text.clone() }
     }
 
     /// The loop of steps (T10.1).
@@ -450,45 +365,58 @@ impl Turn {
                 return Ok(self.stopped(&cx, &stop));
             }
             let asked = self.ask(&cx).await?;
-            if let Some(stop) = self.process(&cx, Stage::Output).await? {
-                return Ok(self.stopped(&cx, &stop));
+            if let Some(refusal) = &asked.refusal {
+                self.refused(&cx, &asked, refusal).await?;
+                continue;
+            }
+            let stop = match &asked.stop {
+                Some(stop) => Some(stop.clone()),
+                None => self.process(&cx, Stage::Output).await?,
+            };
+            if let Some(stop) = stop {
+                match self.stop(&cx, &asked, &stop).await? {
+                    Some(turned) => return Ok(turned),
+                    None => continue,
+                }
             }
             let elsewhere = self.run_calls(&cx, &asked).await?;
             // Stop conditions first: what is not taken here begins the next turn (T10.7).
-            let steps = self.so_far().steps;
-            let may_continue = steps < asked.steps_max && !elsewhere;
-            let taken = if may_continue { cx.try_signals(&INPUT).await? } else { Vec::new() };
-            let continued = may_continue && (!asked.plans.is_empty() || !taken.is_empty());
-            let reason = if taken.is_empty() { asked.reply.finish.word().to_owned() } else { "other".to_owned() };
-            self.write(cx.now());
-            let closed = self.so_far().message.clone();
-            let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
-            if let Some(next) = &next {
-                self.enter(taken, cx.now());
-                self.open_message(next.clone());
-            }
-            let ended = Ended { reason: &reason, continued, next: next.as_deref() };
-            self.thread.show(&self.finished(&closed, ended, Some(asked.reply.usage), cx.now(), Chunks::step_finish));
-            self.note_step();
-            if !continued {
-                if let Some(stop) = self.process(&cx, Stage::Result).await? {
-                    return Ok(self.stopped(&cx, &stop));
+            let limit = self.limit(&cx, &asked, elsewhere).await?;
+            let may_continue = limit.is_none();
+            let mut taken = if may_continue { cx.try_signals(&INPUT).await? } else { Vec::new() };
+            let mut reason = if taken.is_empty() { asked.reply.finish.word() } else { "other" };
+            let mut missed = None;
+            if taken.is_empty() {
+                match self.form(&cx, &asked, limit.as_ref()) {
+                    Form::AsItIs => {}
+                    Form::Again(told) => (reason, taken) = ("retry", vec![*told]),
+                    Form::Missed(failure) => missed = Some(failure),
                 }
-                let ended = Ended { reason: &reason, continued: false, next: None };
-                self.thread.show(&self.finished(&closed, ended, None, cx.now(), Chunks::finish));
-                let so_far = self.so_far();
-                return Ok(Turned { reason, steps, text: so_far.text.clone() });
+            }
+            let continued = may_continue && (!asked.plans.is_empty() || !taken.is_empty());
+            let closed = self.end_step(&cx, taken, reason, continued, asked.reply.usage);
+            if let Some(failure) = missed {
+                return Err(failure);
+            }
+            if !continued && let Some(turned) = self.end(&cx, &closed, reason, &asked, limit).await? {
+                return Ok(turned);
             }
         }
     }
 
-    /// Processors are told of the steps that have ended.
-    fn note_step(&self) {
-        if self.stages != Stages::default() {
-            let mut so_far = self.so_far();
-            let step = FinishedStep { text: so_far.text.clone(), calls: so_far.calls.clone() };
-            so_far.carried.steps.push(step);
+    /// What was taken enters behind the assistant message, and the step ends (T10.3, T10.4). Gives the message's id.
+    fn end_step(&self, cx: &Context, taken: Vec<ThreadSignal>, reason: &str, continued: bool, usage: Usage) -> String {
+        self.write(cx.now());
+        let closed = self.so_far().message.clone();
+        let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
+        if let Some(next) = &next {
+            self.enter(taken, cx.now());
+            self.open_message(next.clone());
         }
+        let ended = Ended { reason, continued, next: next.as_deref() };
+        self.thread.show(&self.finished(&closed, ended, Some(usage), cx.now(), Chunks::step_finish));
+        self.note_step();
+        closed
     }
 
     /// Asks the model, once it is durable that it is asked.
@@ -509,12 +437,19 @@ impl Turn {
             }
         };
         self.thread.show(&self.chunks.step_start(&ask.message, ask.step, false, ask.at));
-        let (agents, options) = (self.agents.clone(), Arc::clone(&self.options));
-        let body = move |cx: StepContext, ask: Ask| {
-            let (agents, options) = (agents.clone(), Arc::clone(&options));
-            async move { agents.ask(cx, ask, (*options).clone()).await }
+        let step = self.model_step();
+        let facts = TurnFacts {
+            thread: self.input.thread.to_string(),
+            resource: self.input.resource.clone(),
+            options: (*self.options).clone(),
+            attempts_max: step.policy().retry.attempts_max,
         };
-        let asked = cx.step(&MODEL, ask, body).await?;
+        let agents = self.agents.clone();
+        let body = move |cx: StepContext, ask: Ask| {
+            let (agents, facts) = (agents.clone(), facts.clone());
+            async move { agents.ask(cx, ask, facts).await }
+        };
+        let asked = cx.step(&step, ask, body).await?;
         for chunk in asked.unseen(&self.chunks) {
             self.thread.show(&chunk);
         }
@@ -525,8 +460,12 @@ impl Turn {
         so_far.usage += asked.reply.usage;
         so_far.model.clone_from(&asked.reply.model_id);
         so_far.response.clone_from(&asked.reply.response_id);
-        let begins = json!({ "type": "step-start" });
-        so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+        // A call that hooks have kept from coming to anything leaves nothing in the message.
+        let came_to_nothing = asked.reply.parts.is_empty() && (asked.stop.is_some() || asked.refusal.is_some());
+        if !came_to_nothing {
+            let begins = json!({ "type": "step-start" });
+            so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+        }
         for part in &asked.reply.parts {
             if let AssistantPart::Call(call) = part {
                 self.thread.show(&self.chunks.tool_call(call));
@@ -536,56 +475,6 @@ impl Turn {
             so_far.reply.parts.push(part_of(part));
         }
         Ok(asked)
-    }
-
-    /// Runs what the model has called, and waits for those whom that needs. True if a call is the client's to run.
-    async fn run_calls(&self, cx: &Context, asked: &Asked) -> Result<bool, Failure> {
-        let calls: Vec<&ToolCall> = asked.reply.calls().collect();
-        if calls.is_empty() {
-            return Ok(false);
-        }
-        let mut running = Running::of(self, cx);
-        let mut elsewhere = false;
-        for (call, plan) in calls.iter().copied().zip(&asked.plans) {
-            match plan {
-                Plan::Run => running.run(call),
-                Plan::Approve { expires_after_ms } => running.suspend(cx, call, None, *expires_after_ms),
-                Plan::Elsewhere => elsewhere = true,
-                Plan::Refuse { error } => self.settle(&call.id, CallState::Failed(Value::from(error.as_str())), None),
-            }
-        }
-        // The calls are in the history while they are under way, and while somebody is asked.
-        self.write(cx.now());
-        running.all(cx, asked.calls_at_once).await?;
-        // Results are shown together, in the model's order (T13.1a).
-        let so_far = self.so_far();
-        for call in calls {
-            let invocation = so_far.reply.parts.iter().rev().find_map(|part| match part {
-                ReplyPart::Tool(invocation) if invocation.call.id == call.id => Some(invocation),
-                _ => None,
-            });
-            if let Some(Invocation { state, approval, .. }) = invocation
-                && let Some(chunk) = self.chunks.tool_result(call, state, approval.as_ref())
-            {
-                self.thread.show(&chunk);
-            }
-        }
-        Ok(elsewhere)
-    }
-
-    /// Notes what a call came to.
-    fn settle(&self, call: &str, to: CallState, answered: Option<Approval>) {
-        let mut so_far = self.so_far();
-        let invocation = so_far.reply.parts.iter_mut().rev().find_map(|part| match part {
-            ReplyPart::Tool(invocation) if invocation.call.id == call => Some(invocation),
-            _ => None,
-        });
-        if let Some(invocation) = invocation {
-            invocation.state = to;
-            if answered.is_some() {
-                invocation.approval = answered;
-            }
-        }
     }
 
     /// Writes the assistant message into the history, or what has become of it.
@@ -601,69 +490,6 @@ impl Turn {
             self.thread.add(&message);
         }
     }
-
-    fn finished(
-        &self,
-        message: &str,
-        ended: Ended<'_>,
-        usage: Option<Usage>,
-        at: Instant,
-        chunk: impl Fn(&Chunks, &Finished<'_>) -> Value,
-    ) -> Value {
-        let so_far = self.so_far();
-        let usage = usage.unwrap_or(so_far.usage);
-        let finished = Finished {
-            message,
-            reason: ended.reason,
-            continued: ended.continued,
-            next_message: ended.next,
-            text: &so_far.text,
-            calls: so_far.calls.clone(),
-            tokens: Tokens { input: usage.input, output: usage.output, total: usage.total },
-            response: so_far.response.as_deref(),
-            model: &so_far.model,
-            at,
-        };
-        chunk(&self.chunks, &finished)
-    }
-
-    /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
-    async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
-        let (steps, asking) = {
-            let so_far = self.so_far();
-            (so_far.steps, so_far.asking)
-        };
-        // What subscribers have seen of an answer under way is in no step's result.
-        let seen = match asking {
-            true => cx.step(&SALVAGE, steps, |cx, _| async move { cx.shown_text().await }).await?,
-            false => String::new(),
-        };
-        self.cut_short(seen, cx.now());
-        self.thread.show(&self.chunks.abort());
-        let text = self.so_far().text.clone();
-        Ok(Turned { reason: ABORTED.to_owned(), steps, text })
-    }
-
-    /// Closes the assistant message as it stands: a call without a result is closed with it, when the history is read.
-    fn cut_short(&self, seen: String, at: Instant) {
-        {
-            let mut so_far = self.so_far();
-            if !seen.is_empty() {
-                so_far.reply.parts.push(ReplyPart::text(seen.clone()));
-                so_far.text = seen;
-            }
-            so_far.reply = std::mem::take(&mut so_far.reply).cut_short();
-        }
-        self.write(at);
-    }
-}
-
-/// How a step ended.
-#[derive(Clone, Copy)]
-struct Ended<'a> {
-    reason: &'a str,
-    continued: bool,
-    next: Option<&'a str>,
 }
 
 fn part_of(part: &AssistantPart) -> ReplyPart {

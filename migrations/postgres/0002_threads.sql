@@ -1,8 +1,13 @@
 -- The tables of threads, and the path that data takes through them.
 --
 -- threads   One row a conversation: its owner, and `run`, the turn that is reserved, running or suspended on it. Every
---           input to a thread, and every commit of one of its turns, is judged against this row.
--- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal.
+--           input to a thread, and every commit of one of its turns, is judged against this row. `edits` counts changes to rows
+--           of its history that turns had left behind: who keeps such rows in mind reads them again.
+-- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal. A deleted
+--           one keeps its place, and the turn `kept_for`, which may have read it already, reads it on.
+-- deleted_threads  What is left of a thread that was deleted: where its places and chunks had come to, so that a thread that
+--           is made under its id later goes on counting there, and `chunk`, which tells subscribers; `key` while what its last
+--           subscribers are told is kept.
 -- inputs    What was accepted, by the sender's id and key, with where it went: a repeat gets the same answer.
 --           A state signal's `version` is its place in its lane.
 -- lanes     The tracking of state signals: what a lane's current one is. `copies` are the lane's signals that the model
@@ -13,7 +18,7 @@
 --           the same answer to it gets the same acknowledgement.
 -- api_keys  Who may ask over HTTP: of each key its digest, and the only resource that it opens.
 -- streams   What subscribers see of a thread lies beside the streams of runs: threads and runs are numbered in one
---           sequence, so the key says whose it is.
+--           sequence, so the key says whose it is. `token` names the append, so that one whose answer was lost is known.
 --
 -- In: `receive` looks at the thread's row, and in the same transaction begins a turn, adds a signal to the turn that is
 -- under way, queues a turn, or adds a message. On: a turn's commits add messages, chunks and calls. Out: the commit that
@@ -33,6 +38,7 @@ create table threads (
     agent text,
     last_seq bigint not null default 0,
     last_place bigint not null default 0,
+    edits bigint not null default 0,
     created_at bigint not null,
     updated_at bigint not null
 ) with (fillfactor = 70);
@@ -50,10 +56,25 @@ create table messages (
     run bigint,
     created_at bigint not null,
     content bytea not null,
+    deleted_at bigint,
+    kept_for bigint,
     unique (thread, seq)
 );
 
 create unique index messages_id on messages (thread, id);
+
+create table deleted_threads (
+    namespace text not null,
+    id text not null,
+    key bigint,
+    last_seq bigint not null,
+    last_chunk bigint not null,
+    chunk bytea not null,
+    deleted_at bigint not null,
+    primary key (namespace, id)
+);
+
+create index deleted_threads_shown on deleted_threads (deleted_at) where key is not null;
 
 create table inputs (
     thread bigint not null,
@@ -121,3 +142,5 @@ create table api_keys (
 );
 
 alter table runs add column thread bigint;
+
+alter table streams add column token bigint;

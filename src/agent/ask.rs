@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
-use super::model::{Delta, Deltas, Finish, ModelError, Reply, Request, Settings, ToolSpec};
+use super::around::{Around, CallContext, Refusal};
+use super::model::{Deltas, Finish, ModelError, Reply, Request, Resolved, Settings, ToolSpec, Usage};
 use super::options::TurnOptions;
+use super::output::{Formed, StructuredOutput, problems};
 use super::prepare::{Base, Changes, window};
+use super::processor::{Hook, HookContext, Stop};
+use super::showing::{Ended, PIECES_MAX, Showing, Shown};
 use super::tool::Tool;
 use super::transient::{Transient, Transients};
 use super::{Agent, Agents};
@@ -19,9 +22,6 @@ use crate::failure::{Failure, Fault};
 use crate::message::{AssistantPart, Chunks, Message, Piece, PromptMessage, ToolCall};
 use crate::payload::Payload;
 use crate::workflow::StepContext;
-
-/// How many pieces of an answer may wait to be shown before the model is slowed down.
-const PIECES_MAX: usize = 256;
 
 /// What a model step is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,18 @@ pub struct Asked {
     /// What subscribers have seen of its blocks of text and thinking, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shown: Vec<Shown>,
+    /// What its text is, if it calls no tool and an answer of a form was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formed: Option<Formed>,
+    /// A hook around the call has ended the turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
+    /// The call has come to nothing, and hooks have something to say of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// How often processors may have the model try again, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries_max: Option<u32>,
     /// The most steps that the turn may have.
     pub steps_max: u32,
     /// How many calls may run at the same time.
@@ -83,23 +95,25 @@ pub enum Plan {
     },
 }
 
-/// How far a block was shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
-    /// The block, as subscribers know it.
-    pub id: String,
-    /// How many bytes of it were shown.
-    pub bytes: usize,
-    /// Whether its end was.
-    pub ended: bool,
+/// What a model step is to know of its turn, beside what is recorded with it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TurnFacts {
+    /// The thread that is answered.
+    pub thread: String,
+    /// Its owner.
+    pub resource: String,
+    /// What the sender asks of the turn.
+    pub options: TurnOptions,
+    /// How often the step is tried.
+    pub attempts_max: u32,
 }
 
 impl Agents {
     /// Asks the agent's model to go on with the thread that the step's run answers.
     ///
     /// # Errors
-    /// What the model says, or that the agent is not here, or that the history cannot be read.
-    pub async fn ask(&self, cx: StepContext, ask: Ask, options: TurnOptions) -> Result<Asked, Failure> {
+    /// What the model says, or that the agent is not here, or that the history cannot be read, or what a hook says.
+    pub async fn ask(&self, cx: StepContext, ask: Ask, turn: TurnFacts) -> Result<Asked, Failure> {
         let agent = self.get(&ask.agent).ok_or_else(|| unknown_agent(self, &ask.agent))?;
         let chunks = Chunks::of(cx.run().as_str());
         let (history, was_showing) = cx.recent(agent.memory).await?;
@@ -115,11 +129,21 @@ impl Agents {
                 messages
             }
         };
+        let mut around = Around::of(
+            agent,
+            CallContext {
+                step: cx.clone(),
+                agent: agent.name.clone(),
+                thread: turn.thread,
+                resource: turn.resource,
+                request_context: turn.options.request_context.clone(),
+            },
+        );
         let Changes { model, system, tools, tool_choice, settings, .. } = ask.changes;
         let options = TurnOptions {
-            active_tools: tools.or(options.active_tools),
-            tool_choice: tool_choice.or(options.tool_choice),
-            ..options
+            active_tools: tools.or(turn.options.active_tools),
+            tool_choice: tool_choice.or(turn.options.tool_choice),
+            ..turn.options
         };
         let resolved = self.models.resolve(model.as_ref().unwrap_or(&agent.model)).map_err(Fault::into_failure)?;
         let toolbox = agent.toolbox().await?;
@@ -130,34 +154,112 @@ impl Agents {
         if let Some(settings) = settings {
             request.settings = settings;
         }
-        let (deltas, pieces) = Deltas::channel(PIECES_MAX);
-        let mut showing = Showing { cx: cx.clone(), chunks, pieces, shown: Vec::new(), write: None };
-        let reply = {
-            let asking = async {
-                let reply = resolved.ask(request, &deltas).await;
-                drop(deltas);
-                reply
-            };
-            tokio::pin!(asking);
-            // The model first: what answers at once has nothing shown piece by piece.
-            tokio::select! {
-                biased;
-                reply = &mut asking => reply,
-                failed = showing.until_failed() => return Err(failed),
-                () = cx.cancelled().cancelled() => return Err(Failure::new("the turn was aborted").not_retryable()),
+        request.model.clone_from(&resolved.id);
+        let answered = answer(&resolved, request, &mut around, chunks).await?;
+        let (reply, shown) = match answered {
+            Answered::Reply(reply, shown) => (reply, shown),
+            Answered::Failed(failure, shown) => {
+                let last_attempt = cx.attempt() >= turn.attempts_max;
+                let context = HookContext::beside(&around.context, (ask.step, ask.at), messages, self.limits).await?;
+                let Some(refusal) = around.failed(&failure, last_attempt, context).await? else { return Err(failure) };
+                let seen = cx.shown_text().await?;
+                let parts = if seen.is_empty() { Vec::new() } else { vec![AssistantPart::Text(seen)] };
+                let reply = partial(parts, "error", &resolved.id);
+                return Ok(Asked { refusal: Some(refusal), ..Asked::of(agent, &options, reply, shown) });
             }
         };
-        // What was noted is seen before the end of the step is.
-        showing.written().await?;
-        let reply = reply.map_err(ModelError::into_failure)?;
-        let plans = reply.calls().map(|call| plan(&toolbox, &options, &reply, call)).collect();
-        Ok(Asked {
-            plans,
-            shown: showing.shown,
-            steps_max: options.max_steps.unwrap_or(agent.steps_max).max(1),
-            calls_at_once: agent.calls_at_once,
-            reply,
-        })
+        let asked = Asked::of(agent, &options, reply, shown);
+        if around.stop.is_some() {
+            return Ok(Asked { stop: around.stop, ..asked });
+        }
+        let formed = match output(agent, &options) {
+            Some(output) if asked.reply.calls().next().is_none() => Some(output.formed(&asked.reply)?),
+            _ => None,
+        };
+        let plans = asked.reply.calls().map(|call| plan(&toolbox, &options, &asked.reply, call)).collect();
+        Ok(Asked { plans, formed, ..asked })
+    }
+}
+
+/// What became of one call.
+enum Answered {
+    /// There is an answer, or as much of it as a hook has let through before it ended the turn.
+    Reply(Reply, Vec<Shown>),
+    /// There is none.
+    Failed(Failure, Vec<Shown>),
+}
+
+/// Asks the model once, with the hooks around that.
+async fn answer(
+    resolved: &Resolved,
+    mut request: Request,
+    around: &mut Around,
+    chunks: Chunks,
+) -> Result<Answered, Failure> {
+    let cx = around.context.step.clone();
+    let in_its_place = around.request(&mut request).await?;
+    if around.stop.is_some() {
+        return Ok(Answered::Reply(partial(Vec::new(), "tripwire", &request.model), Vec::new()));
+    }
+    let (deltas, pieces) = Deltas::channel(PIECES_MAX);
+    let mut showing = Showing::new(&cx, chunks, pieces);
+    let asking = async {
+        let reply = match in_its_place {
+            Some(reply) => Ok(reply),
+            // The provider's own name of the model may have been changed with the rest.
+            None => resolved.model.ask(&request, &deltas).await,
+        };
+        drop(deltas);
+        reply
+    };
+    let aborted = || Failure::new("the turn was aborted").not_retryable();
+    let reply = if around.has(Hook::OutputStream) {
+        let through = async { tokio::try_join!(asking.map(Ok), showing.through(around)) };
+        let through = tokio::select! {
+            biased;
+            through = through => through,
+            () = cx.cancelled().cancelled() => return Err(aborted()),
+        };
+        match through {
+            Ok((reply, ())) => reply,
+            Err(Ended::Failed(failure)) => return Err(failure),
+            Err(Ended::Stopped) => {
+                let reply = partial(showing.passed(), "tripwire", &request.model);
+                return Ok(Answered::Reply(reply, showing.shown));
+            }
+        }
+    } else {
+        tokio::pin!(asking);
+        // The model first: what answers at once has nothing shown piece by piece.
+        tokio::select! {
+            biased;
+            reply = &mut asking => reply,
+            failed = showing.until_failed() => return Err(failed),
+            () = cx.cancelled().cancelled() => return Err(aborted()),
+        }
+    };
+    // What was noted is seen before the end of the step is.
+    showing.written().await?;
+    let mut reply = match reply.map_err(ModelError::into_failure) {
+        Ok(reply) => reply,
+        Err(failure) if around.has(Hook::ApiError) => return Ok(Answered::Failed(failure, showing.shown)),
+        Err(failure) => return Err(failure),
+    };
+    around.response(&request, &reply).await?;
+    if around.has(Hook::OutputStream) {
+        showing.settle(&mut reply, around).await?;
+    }
+    Ok(Answered::Reply(reply, showing.shown))
+}
+
+/// An answer that has not come to its end.
+fn partial(parts: Vec<AssistantPart>, why: &str, model: &str) -> Reply {
+    Reply {
+        parts,
+        finish: Finish::Other(why.to_owned()),
+        usage: Usage::default(),
+        response_id: None,
+        model_id: model.to_owned(),
     }
 }
 
@@ -194,9 +296,14 @@ fn request(agent: &Agent, tools: &[Arc<dyn Tool>], options: &TurnOptions, histor
         tools,
         tool_choice: options.tool_choice.clone().unwrap_or_default(),
         settings: settings(agent, options),
-        output_schema: options.structured_output.as_ref().map(|output| output.schema.clone()),
+        output_schema: output(agent, options).map(|output| output.schema.clone()),
         ..Request::default()
     }
+}
+
+/// The form that the answer is to have.
+fn output<'a>(agent: &'a Agent, options: &'a TurnOptions) -> Option<&'a StructuredOutput> {
+    options.structured_output.as_ref().or(agent.output.as_ref())
 }
 
 /// The texts above the conversation, unless processors say otherwise.
@@ -237,91 +344,24 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
 /// Whether arguments fit a tool's schema; a schema that does not work checks nothing here, the tool has its own eyes.
 fn fits(schema: &Value, arguments: &Value) -> Result<(), String> {
     let Ok(checks) = jsonschema::options().offline().build(schema) else { return Ok(()) };
-    let problems: Vec<String> = checks
-        .iter_errors(arguments)
-        .take(3)
-        .map(|problem| match problem.instance_path().to_string() {
-            at if at.is_empty() => problem.to_string(),
-            at => format!("{at}: {problem}"),
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
-}
-
-/// Shows pieces of an answer as they come; while some are written, more gather.
-struct Showing {
-    cx: StepContext,
-    chunks: Chunks,
-    pieces: mpsc::Receiver<Delta>,
-    shown: Vec<Shown>,
-    /// What is noted and not written yet.
-    write: Option<BoxFuture<'static, Result<(), Failure>>>,
-}
-
-impl Showing {
-    /// Shows until a write fails; otherwise for ever.
-    async fn until_failed(&mut self) -> Failure {
-        let mut pieces = Vec::with_capacity(PIECES_MAX);
-        loop {
-            if let Err(failure) = self.written().await {
-                return failure;
-            }
-            if self.pieces.recv_many(&mut pieces, PIECES_MAX).await == 0 {
-                // The model has said all; its reply is on its way.
-                return std::future::pending().await;
-            }
-            // Noted before it is written: a piece may be shown twice by nobody.
-            let chunks: Vec<Value> = pieces.drain(..).map(|piece| self.note(piece)).collect();
-            let chunks: Result<Vec<Payload>, _> = chunks.iter().map(Payload::of).collect();
-            let cx = self.cx.clone();
-            self.write = Some(Box::pin(async move { cx.show(chunks?).await }));
-        }
-    }
-
-    /// Waits until what was noted is written; may be given up and asked again.
-    async fn written(&mut self) -> Result<(), Failure> {
-        let Some(write) = &mut self.write else { return Ok(()) };
-        let written = write.await;
-        self.write = None;
-        written
-    }
-
-    fn note(&mut self, piece: Delta) -> Value {
-        match piece {
-            Delta::TextStart { id } => self.block(false, id),
-            Delta::Text { id, text } => self.more(false, &id, &text),
-            Delta::TextEnd { id } => self.end(false, &id),
-            Delta::ReasoningStart { id } => self.block(true, id),
-            Delta::Reasoning { id, text } => self.more(true, &id, &text),
-            Delta::ReasoningEnd { id } => self.end(true, &id),
-            Delta::ToolInputStart { id, name } => self.chunks.tool_input(&id, &name, &Piece::Start(&id)),
-            Delta::ToolInput { id, name, text } => self.chunks.tool_input(&id, &name, &Piece::More(&id, &text)),
-            Delta::ToolInputEnd { id } => self.chunks.tool_input(&id, "", &Piece::End(&id)),
-        }
-    }
-
-    fn block(&mut self, reasoning: bool, id: String) -> Value {
-        let chunk = self.chunks.text(reasoning, &Piece::Start(&id));
-        self.shown.push(Shown { id, bytes: 0, ended: false });
-        chunk
-    }
-
-    fn more(&mut self, reasoning: bool, id: &str, text: &str) -> Value {
-        if let Some(block) = self.shown.iter_mut().rev().find(|block| block.id == id) {
-            block.bytes += text.len();
-        }
-        self.chunks.text(reasoning, &Piece::More(id, text))
-    }
-
-    fn end(&mut self, reasoning: bool, id: &str) -> Value {
-        if let Some(block) = self.shown.iter_mut().rev().find(|block| block.id == id) {
-            block.ended = true;
-        }
-        self.chunks.text(reasoning, &Piece::End(id))
-    }
+    problems(&checks, arguments, 3).map_or(Ok(()), Err)
 }
 
 impl Asked {
+    fn of(agent: &Agent, options: &TurnOptions, reply: Reply, shown: Vec<Shown>) -> Self {
+        Self {
+            reply,
+            plans: Vec::new(),
+            shown,
+            formed: None,
+            stop: None,
+            refusal: None,
+            steps_max: options.max_steps.unwrap_or(agent.steps_max).max(1),
+            calls_at_once: agent.calls_at_once,
+            retries_max: (!agent.processors.is_empty()).then_some(agent.processor_retries),
+        }
+    }
+
     /// The chunks of the answer's text and thinking that subscribers have not seen.
     #[must_use]
     pub fn unseen(&self, chunks: &Chunks) -> Vec<Value> {

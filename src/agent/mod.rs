@@ -3,17 +3,21 @@
 //! An agent is asked and its tools are run from inside steps of a turn, never from workflow code: what they answer is
 //! recorded by the step, and after a crash only what was not recorded is done again. Knows no store and no journal.
 
+mod around;
 mod ask;
 mod call;
 mod describe;
 mod host;
 mod instructions;
+mod limits;
 #[cfg(feature = "mcp")]
 mod mcp;
 pub mod model;
 mod options;
+mod output;
 mod prepare;
 mod processor;
+mod showing;
 mod tasks;
 mod tool;
 mod toolset;
@@ -23,29 +27,39 @@ mod window;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use ask::{Ask, Asked, Plan, Shown};
+pub use around::{CallContext, ErrorHook, Refusal, RequestHook, ResponseHook, StreamHook, ToolResultHook};
+pub use ask::{Ask, Asked, Plan, TurnFacts};
 pub use call::{Call, Called};
 pub use describe::{DescribedTool, Description};
 pub use host::DELEGATIONS_MAX;
 pub(crate) use host::{Delegated, Host, LateHost, while_resting};
 pub use instructions::Instructions;
+pub use limits::Budget;
 #[cfg(feature = "mcp")]
 pub use mcp::{IDEMPOTENCY_KEY, McpServer};
-pub use options::TurnOptions;
+pub use options::{ClientTool, ModelSettings, TurnOptions};
+pub use output::{ANSWERS_MAX, Formed, StructuredOutput};
 pub use prepare::{Base, Carried, Changes, Process, Processed, Row, Stage, Stages, changed_reply, shown_reply};
 pub use processor::{
     Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
     StateHook, Stop,
 };
+pub use showing::Shown;
 pub use tasks::{TASKS, Task, TaskStatus};
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
 pub use toolset::Toolset;
 pub use transient::{Transient, Transients};
 
+use limits::StopCondition;
 use model::{Models, Settings};
+
+use crate::message::Limits;
 
 /// The most steps of a turn, unless its agent or its sender says otherwise (T7.11).
 pub const STEPS_MAX: u32 = 5;
+
+/// How often processors may have a model try again in one turn, unless its agent says otherwise.
+pub const PROCESSOR_RETRIES: u32 = 3;
 
 /// How many messages of its thread an agent reads, unless it says otherwise.
 pub const MEMORY: usize = 40;
@@ -68,6 +82,10 @@ pub struct Agent {
     pub(crate) steps_max: u32,
     pub(crate) memory: usize,
     pub(crate) calls_at_once: usize,
+    pub(crate) output: Option<StructuredOutput>,
+    pub(crate) budget: Budget,
+    pub(crate) processor_retries: u32,
+    pub(crate) stop_conditions: Vec<StopCondition>,
 }
 
 impl Agent {
@@ -86,6 +104,10 @@ impl Agent {
             steps_max: STEPS_MAX,
             memory: MEMORY,
             calls_at_once: 10,
+            output: None,
+            budget: Budget::default(),
+            processor_retries: PROCESSOR_RETRIES,
+            stop_conditions: Vec::new(),
         }
     }
 
@@ -137,10 +159,24 @@ impl Agent {
         self
     }
 
+    /// How often its processors may have the model try again in one turn (T15.7).
+    #[must_use]
+    pub fn processor_retries(mut self, retries: u32) -> Self {
+        self.processor_retries = retries;
+        self
+    }
+
     /// The most steps of one turn.
     #[must_use]
     pub fn steps_max(mut self, steps: u32) -> Self {
         self.steps_max = steps.max(1);
+        self
+    }
+
+    /// The form of its answers, unless a sender asks for another: `agent.output(StructuredOutput::of::<Verdict>())`.
+    #[must_use]
+    pub fn output(mut self, output: StructuredOutput) -> Self {
+        self.output = Some(output);
         self
     }
 
@@ -169,6 +205,7 @@ pub struct Agents {
     agents: BTreeMap<String, Arc<Agent>>,
     models: Arc<Models>,
     host: LateHost,
+    limits: Limits,
 }
 
 impl Agents {
@@ -176,7 +213,13 @@ impl Agents {
     #[must_use]
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models) -> Self {
         let agents = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
-        Self { agents, models: Arc::new(models), host: LateHost::default() }
+        Self { agents, models: Arc::new(models), host: LateHost::default(), limits: Limits::default() }
+    }
+
+    /// The same, with limits for the signals that processors send (T3.18).
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// An agent by its name.

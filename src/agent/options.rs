@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::limits::Budget;
 use super::model::{Settings, ToolChoice};
+use super::output::StructuredOutput;
 
 /// Options of a turn, as the wire calls them. What is not known here is ignored.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,9 +34,12 @@ pub struct TurnOptions {
     /// Tools that the client runs (T13.14), by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub client_tools: BTreeMap<String, ClientTool>,
-    /// The answer is to be JSON of this schema.
+    /// The answer is to be JSON of this schema, whatever the agent says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub structured_output: Option<StructuredOutput>,
+    /// What it may cost, over what the agent says.
+    #[serde(skip_serializing_if = "Budget::is_empty")]
+    pub budget: Budget,
     /// Values for tools and processors.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub request_context: Map<String, Value>,
@@ -72,11 +77,14 @@ pub struct ClientTool {
     pub input_schema: Value,
 }
 
-/// The form of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StructuredOutput {
-    /// Its JSON Schema.
-    pub schema: Value,
+impl TurnOptions {
+    /// Whether a turn can go by them.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        self.structured_output.as_ref().map_or(Ok(()), StructuredOutput::check)
+    }
 }
 
 impl ModelSettings {

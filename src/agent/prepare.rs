@@ -16,7 +16,7 @@ use super::window::{LaneWindow, wanted};
 use super::{Agent, Agents};
 use crate::clock::Instant;
 use crate::failure::Failure;
-use crate::message::{Body, Message, NewState, Reply};
+use crate::message::{Body, Limits, Message, NewState, Reply, ThreadSignal};
 use crate::workflow::StepContext;
 
 /// Which hooks a step runs.
@@ -49,6 +49,9 @@ pub struct Process {
     /// The assistant message as it stands, of the stages after a call: its row.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub reply: Value,
+    /// What has joined the first call: it enters once the first hooks have run (T10.5).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<ThreadSignal>,
     /// What the turn has carried so far.
     #[serde(default, skip_serializing_if = "Carried::is_empty")]
     pub carried: Carried,
@@ -166,6 +169,8 @@ pub struct Stages {
     pub output: bool,
     /// One at the end.
     pub result: bool,
+    /// One after every step, for stop conditions.
+    pub stop: bool,
 }
 
 impl Agents {
@@ -174,7 +179,12 @@ impl Agents {
     pub fn stages(&self, agent: &str) -> Stages {
         let Some(agent) = self.get(agent) else { return Stages::default() };
         let has = |hook: Hook| agent.processors.iter().any(|it| it.hooks().contains(&hook));
-        Stages { input: !agent.processors.is_empty(), output: has(Hook::OutputStep), result: has(Hook::OutputResult) }
+        Stages {
+            input: !agent.processors.is_empty(),
+            output: has(Hook::OutputStep),
+            result: has(Hook::OutputResult),
+            stop: !agent.stop_conditions.is_empty(),
+        }
     }
 
     /// Runs the hooks of a stage, one after the other in the order in which the agent has them (T14.13).
@@ -183,9 +193,9 @@ impl Agents {
     /// What a hook says, or that the agent is not here, or that the history cannot be read.
     pub async fn process(&self, cx: StepContext, asks: Process, options: TurnOptions) -> Result<Processed, Failure> {
         let agent = self.get(&asks.agent).ok_or_else(|| unknown_agent(self, &asks.agent))?;
-        let mut running = Running::begin(cx, agent, &asks, &options).await?;
+        let mut running = Running::begin(cx, agent, &asks, &options, self.limits).await?;
         match asks.stage {
-            Stage::Input => running.inputs(agent, asks.step == 1).await?,
+            Stage::Input => running.inputs(agent, &asks).await?,
             Stage::Output => running.outputs(agent, Hook::OutputStep).await?,
             Stage::Result => running.outputs(agent, Hook::OutputResult).await?,
         }
@@ -207,7 +217,13 @@ struct Running {
 }
 
 impl Running {
-    async fn begin(cx: StepContext, agent: &Agent, asks: &Process, options: &TurnOptions) -> Result<Self, Failure> {
+    async fn begin(
+        cx: StepContext,
+        agent: &Agent,
+        asks: &Process,
+        options: &TurnOptions,
+        limits: Limits,
+    ) -> Result<Self, Failure> {
         let carried = asks.carried.clone();
         let (history, _) = cx.recent(agent.memory).await?;
         let mut messages = window(history, carried.base.as_ref());
@@ -242,6 +258,7 @@ impl Running {
             messages,
             sent: Vec::new(),
             quiet: false,
+            limits,
             stop: None,
             processor: String::new(),
         };
@@ -257,8 +274,8 @@ impl Running {
         })
     }
 
-    async fn inputs(&mut self, agent: &Agent, first: bool) -> Result<(), Failure> {
-        if first {
+    async fn inputs(&mut self, agent: &Agent, asks: &Process) -> Result<(), Failure> {
+        if asks.step == 1 {
             self.context.quiet = true;
             for processor in self.each(agent, Hook::Input) {
                 if self.begins(&processor) {
@@ -268,6 +285,7 @@ impl Running {
             }
             self.context.quiet = false;
             self.keep_base();
+            self.join(&asks.joined, asks.at);
         }
         for processor in agent.processors.clone() {
             if processor.hooks().contains(&Hook::InputStep) && self.begins(&processor) {
@@ -279,6 +297,15 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// What has joined the first call stands at the end, where the hooks before each call see it (T10.5).
+    fn join(&mut self, joined: &[ThreadSignal], at: Instant) {
+        for signal in joined {
+            let message = Message::of_signal(0, signal.clone(), at);
+            self.context.messages.push(message.clone());
+            self.context.unchanged.push(message);
+        }
     }
 
     async fn compute(&mut self, processor: &Arc<dyn Processor>) -> Result<(), Failure> {

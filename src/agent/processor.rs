@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::around::{CallContext, ErrorHook, RequestHook, ResponseHook, StreamHook, ToolResultHook};
 use super::model::{Settings, ToolChoice};
 use super::window::LaneWindow;
 use crate::clock::Instant;
@@ -28,8 +29,18 @@ pub enum Hook {
     InputStep,
     /// [`Processor::compute_state_signal`].
     State,
+    /// [`Processor::process_llm_request`].
+    LlmRequest,
+    /// [`Processor::process_llm_response`].
+    LlmResponse,
+    /// [`Processor::process_output_stream`].
+    OutputStream,
+    /// [`Processor::process_api_error`].
+    ApiError,
     /// [`Processor::process_output_step`].
     OutputStep,
+    /// [`Processor::process_tool_result`].
+    ToolResult,
     /// [`Processor::process_output_result`].
     OutputResult,
 }
@@ -72,6 +83,37 @@ pub trait Processor: Send + Sync {
         async { Ok(None) }.boxed()
     }
 
+    /// The prompt as it goes out: it may be changed for this call, or answered in the model's place.
+    fn process_llm_request<'h>(&'h self, hook: RequestHook<'h>) -> Hooked<'h> {
+        let _ = hook;
+        async { Ok(()) }.boxed()
+    }
+
+    /// The model's answer, or that of a hook in its place, as it came.
+    fn process_llm_response<'h>(&'h self, hook: ResponseHook<'h>) -> Hooked<'h> {
+        let _ = hook;
+        async { Ok(()) }.boxed()
+    }
+
+    /// Each piece of text and thinking, before anybody sees it: it may be changed or dropped. What is stored, and what the
+    /// model reads of it later, is what was let through. Calls of tools and their arguments are not pieces.
+    fn process_output_stream<'h>(&'h self, hook: StreamHook<'h>) -> Hooked<'h> {
+        let _ = hook;
+        async { Ok(()) }.boxed()
+    }
+
+    /// A call of the model has failed, and no other attempt of its step follows.
+    fn process_api_error<'h>(&'h self, hook: ErrorHook<'h>) -> Hooked<'h> {
+        let _ = hook;
+        async { Ok(()) }.boxed()
+    }
+
+    /// What a tool has returned, before the model reads it. Not asked of a call that has failed or was declined.
+    fn process_tool_result<'h>(&'h self, hook: ToolResultHook<'h>) -> Hooked<'h> {
+        let _ = hook;
+        async { Ok(()) }.boxed()
+    }
+
     /// After every call of the model, before its tools run.
     fn process_output_step<'h>(&'h self, hook: OutputHook<'h>) -> Hooked<'h> {
         let _ = hook;
@@ -96,7 +138,7 @@ impl std::fmt::Debug for dyn Processor {
 pub struct FinishedStep {
     /// What the model said.
     pub text: String,
-    /// What it called: `toolCallId`, `toolName`, `args`.
+    /// What it called: `toolCallId`, `toolName`, `args`, and `result`, `error` or `denied` where that was settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<Value>,
 }
@@ -147,6 +189,7 @@ pub struct HookContext {
     pub(super) lanes: Vec<Lane>,
     pub(super) sent: Vec<Sending>,
     pub(super) quiet: bool,
+    pub(super) limits: Limits,
     pub(super) stop: Option<Stop>,
     /// Whose hook it is.
     pub(super) processor: String,
@@ -160,9 +203,46 @@ pub struct Stop {
     pub reason: String,
     /// Whose hook it was.
     pub processor_id: String,
+    /// The model is to try again, with the reason as feedback, if it may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
+}
+
+impl Stop {
+    pub(super) fn of(reason: impl Into<String>, processor: &str) -> Self {
+        Self { reason: reason.into(), processor_id: processor.to_owned(), retry: false }
+    }
 }
 
 impl HookContext {
+    /// For hooks that run inside a call of the model, in this step of the turn.
+    pub(super) async fn beside(
+        call: &CallContext,
+        (step, at): (u32, Instant),
+        messages: Vec<Message>,
+        limits: Limits,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            lanes: call.step.lanes().await?,
+            step: call.step.clone(),
+            agent: call.agent.clone(),
+            thread: call.thread.clone(),
+            resource: call.resource.clone(),
+            request_context: call.request_context.clone(),
+            number: step.saturating_sub(1),
+            at,
+            steps: Vec::new(),
+            scratch: Scratch::new(),
+            unchanged: messages.clone(),
+            messages,
+            sent: Vec::new(),
+            quiet: false,
+            limits,
+            stop: None,
+            processor: String::new(),
+        })
+    }
+
     /// The step that the hook runs in: its attempt, its idempotency key, whether it is to stop.
     #[must_use]
     pub fn step(&self) -> &StepContext {
@@ -240,7 +320,7 @@ impl HookContext {
     /// # Errors
     /// [`Refused`], if it breaks a rule of signals, or is a state signal: those have a lane.
     pub fn send(&mut self, signal: NewSignal) -> Result<ThreadSignal, Refused> {
-        signal.check(&Limits::default(), &[])?;
+        signal.check(&self.limits, &[])?;
         let id = uuid::Uuid::new_v4().to_string();
         let signal = signal.accept(id, self.at, &Attributes::new());
         self.push(Sending { signal: signal.clone(), window: Vec::new(), again: false, quiet: self.quiet });
@@ -249,7 +329,13 @@ impl HookContext {
 
     /// Ends the turn with a reason (T15.7); hooks that follow are not called.
     pub fn abort(&mut self, reason: impl Into<String>) {
-        self.stop = Some(Stop { reason: reason.into(), processor_id: self.processor.clone() });
+        self.stop = Some(Stop::of(reason, &self.processor));
+    }
+
+    /// Asks for another attempt with the reason as feedback to the model (T15.7); hooks that follow are not called. After
+    /// as many attempts as the agent allows, and before a call of the model, it is as good as [`abort`](Self::abort).
+    pub fn retry(&mut self, reason: impl Into<String>) {
+        self.stop = Some(Stop { retry: true, ..Stop::of(reason, &self.processor) });
     }
 
     fn push(&mut self, sending: Sending) {
@@ -261,7 +347,7 @@ impl HookContext {
 
     /// Accepts a state signal (T14.8), unless its lane says this already where the model can see it (T14.10).
     pub(super) fn accept(&mut self, state: NewState) -> Result<StateAccepted, Refused> {
-        state.check(&Limits::default(), &[])?;
+        state.check(&self.limits, &[])?;
         let lane = state.id.clone();
         let before = self.tracking(&lane);
         let says = before.is_some_and(|before| before.says(&state.cache_key, state.mode));

@@ -42,7 +42,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::error::Error;
 use crate::agent::Agent;
-use crate::agent::model::Models;
+use crate::agent::model::{Models, Tape};
 use crate::runtime::{Aldis, Client};
 use crate::workflow::Workflow;
 
@@ -217,6 +217,7 @@ pub fn main(workflows: impl IntoIterator<Item = Workflow>) -> ExitCode {
 }
 
 /// What a command has in hand.
+#[derive(Clone)]
 struct Desk {
     common: Common,
     workflows: Vec<Workflow>,
@@ -242,10 +243,25 @@ impl Desk {
             .build(self.build.clone())
     }
 
+    /// The same, with its models on a tape.
+    fn recorded(&self, tape: Tape) -> Self {
+        let secrets = std::env::vars().filter(|(name, value)| is_secret(name) && value.len() >= SECRET_BYTES_MIN);
+        let tape = secrets.fold(tape, |tape, (name, value)| tape.hiding(value, format!("[{name}]")));
+        Self { models: self.models.clone().recorded(tape), ..self.clone() }
+    }
+
     /// For commands that want a store that is there: looking must not make one.
     async fn client(&self) -> Result<Client, Error> {
         Ok(self.aldis().store_options(|options| options.migrate = false).connect().await?)
     }
+}
+
+/// Shorter values of variables are no secrets.
+const SECRET_BYTES_MIN: usize = 8;
+
+/// Whether a variable of the environment holds a secret, by its name.
+fn is_secret(name: &str) -> bool {
+    ["KEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|end| name.to_ascii_uppercase().ends_with(end))
 }
 
 async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {

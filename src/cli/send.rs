@@ -1,5 +1,6 @@
 //! `aldis send`: sends a message to a thread, and shows the answer as it comes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use super::error::Error;
 use super::run::Span;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
+use crate::agent::model::{RecordingError, Tape};
 use crate::intake::SendOptions;
 use crate::message::{Category, NewSignal};
 use crate::runtime::{self, Action, Client, Seen, Sent, Since, Subscription, ThreadHandle};
@@ -36,8 +38,14 @@ pub(super) struct Send {
     #[arg(long, value_name = "KEY")]
     id: Option<String>,
     /// Does not wait for the answer
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["record", "play"])]
     detach: bool,
+    /// Records what models are asked by this process, to be played later; a file that is there is not touched
+    #[arg(long, value_name = "FILE", conflicts_with = "play")]
+    record: Option<PathBuf>,
+    /// Plays a recording instead of asking models
+    #[arg(long, value_name = "FILE")]
+    play: Option<PathBuf>,
     /// How long steps may go on after this process was asked to stop
     #[arg(long, default_value = "10s", value_name = "SPAN")]
     grace: Span,
@@ -72,6 +80,8 @@ pub(super) async fn run(desk: &Desk, asked: Send) -> Result<Exit, Error> {
         return Ok(Exit::Good);
     }
     let grace: Duration = asked.grace.0;
+    let recorded = tape(&asked)?.map(|tape| desk.recorded(tape));
+    let desk = recorded.as_ref().unwrap_or(desk);
     with_engine(desk, grace, async |client, stop| {
         let thread = asked.whose.thread(&client, &asked.thread)?;
         let mut subscription = thread.subscribe(Since::Now);
@@ -84,6 +94,23 @@ pub(super) async fn run(desk: &Desk, asked: Send) -> Result<Exit, Error> {
         follow(desk, &asked.thread, &sent, subscription, stop).await
     })
     .await
+}
+
+/// The recording that is made or played.
+fn tape(asked: &Send) -> Result<Option<Tape>, Error> {
+    let unusable = |e: RecordingError| {
+        let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::Usage(format!("{e}{cause}"))
+    };
+    match (&asked.record, &asked.play) {
+        (Some(file), _) if file.exists() => Err(Error::Usage(format!(
+            "{} is there already; play it with --play, or remove it to record again",
+            file.display()
+        ))),
+        (Some(file), _) => Tape::once(file).map(Some).map_err(unusable),
+        (None, Some(file)) => Tape::play(file).map(Some).map_err(unusable),
+        (None, None) => Ok(None),
+    }
 }
 
 fn told(desk: &Desk, sent: &Sent) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use super::send::Whose;
 use super::{Desk, Exit, print};
 use crate::clock::Clock;
 use crate::message::{AssistantPart, PromptMessage};
-use crate::store::Window;
+use crate::store::{Page, Window};
 
 /// Lists threads, the one that was changed last first.
 #[derive(Debug, Args)]
@@ -19,14 +19,18 @@ pub(super) struct Threads {
     /// How many at the most
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
+    /// Which page of so many; the first is 0
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    page: usize,
 }
 
 pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
     let client = desk.client().await?;
-    let threads = client.threads(asked.resource.as_deref(), 0, asked.limit).await?;
+    let page = Page { number: asked.page, size: asked.limit };
+    let threads = client.threads(asked.resource.as_deref(), page).await?;
     let now = Clock::System.now();
     let mut rows = Vec::new();
-    for thread in &threads {
+    for thread in &threads.items {
         let calls = client.store().waiting_calls(Some(thread.key), 1).await?;
         let state = match &thread.current {
             None => "idle",
@@ -55,6 +59,9 @@ pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
     }
     if !desk.json() {
         print::text(&print::table(&["THREAD", "OWNER", "STATE", "AGENT", "QUEUED", "MESSAGES", "CHANGED"], &rows))?;
+        if threads.has_more(page) {
+            eprintln!("{} threads in all: --page {}", threads.total, page.number + 1);
+        }
     }
     client.store().close().await;
     Ok(Exit::Good)

@@ -32,6 +32,12 @@ pub(super) struct Work {
     /// The most waiting runs that are kept in memory, so that they go on without a replay
     #[arg(long, env = "ALDIS_LIVE_MAX", default_value_t = 1_000, value_name = "N")]
     live_max: usize,
+    /// How long what subscribers of a thread see is kept
+    #[arg(long, env = "ALDIS_CHUNKS_KEPT_FOR", default_value = "24h", value_name = "SPAN")]
+    chunks_kept_for: Span,
+    /// How many chunks of a thread are kept at the most
+    #[arg(long, env = "ALDIS_CHUNKS_KEPT", default_value_t = 10_000, value_name = "N")]
+    chunks_kept: u64,
     /// How many connections write (Postgres); runs are spread over them
     #[arg(long, env = "ALDIS_WRITERS", default_value_t = 1, value_name = "N")]
     writers: usize,
@@ -46,6 +52,8 @@ pub(super) async fn run(desk: &Desk, asked: Work) -> Result<Exit, Error> {
                 options.poll = asked.poll.0;
                 options.in_flight_max = asked.in_flight_max;
                 options.live_max = asked.live_max;
+                options.chunks_kept_for = asked.chunks_kept_for.0;
+                options.chunks_kept = asked.chunks_kept;
             },
         );
     if let Some(name) = asked.name {

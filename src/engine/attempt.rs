@@ -339,10 +339,20 @@ impl Recorder for Reports {
 
     fn show(&self, chunks: Vec<Payload>) -> BoxFuture<'static, Result<(), Failure>> {
         self.life.sign();
-        let (shared, thread, part) = (Arc::clone(&self.shared), self.turn(), self.part());
+        let (shared, thread, part, stop) = (Arc::clone(&self.shared), self.turn(), self.part(), self.cancel.clone());
         async move {
-            let at = shared.clock.now();
-            shared.store.show(thread?, &part, chunks, at).await.map_err(Failure::from)
+            let thread = thread?;
+            let stopped = || Failure::new("the attempt was told to stop: nothing more of it is shown").not_retryable();
+            let show = shared.shows.begin(thread, &stop).ok_or_else(stopped)?;
+            let (tasks, kill, busy) = (shared.tasks.clone(), shared.kill.clone(), shared.activity.begin());
+            // A body that is dropped leaves what it has begun to write to itself; a process that dies does not.
+            let written = tasks.spawn(kill.run_until_cancelled_owned(async move {
+                let at = shared.clock.now();
+                let written = shared.store.show(thread, &part, chunks, at).await;
+                drop((show, busy));
+                written
+            }));
+            written.await.ok().flatten().ok_or_else(stopped)?.map_err(Failure::from)
         }
         .boxed()
     }
@@ -350,8 +360,16 @@ impl Recorder for Reports {
     fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>> {
         let (shared, thread, part, run) = (Arc::clone(&self.shared), self.turn(), self.part(), self.run);
         async move {
-            let recent = shared.store.recent(thread?, run, limit).await?;
-            Ok((recent.rows, recent.last_part.is_some_and(|last| last == part)))
+            let thread = thread?;
+            shared.shows.landed(thread).await;
+            let window = shared.windows.of(thread, limit);
+            let seen = window.as_ref().map(|window| window.seen);
+            let mut recent = shared.store.recent(thread, run, limit, seen).await?;
+            let was_showing = recent.last_part.take().is_some_and(|last| last == part);
+            let messages = shared.windows.join(thread, limit, window, recent, |error| {
+                tracing::warn!(%run, %error, "a message of the history is left out");
+            });
+            Ok((messages, was_showing))
         }
         .boxed()
     }
@@ -373,8 +391,9 @@ impl Recorder for Reports {
     fn shown_text(&self) -> BoxFuture<'static, Result<String, Failure>> {
         let (shared, thread) = (Arc::clone(&self.shared), self.turn());
         async move {
-            let mut pieces = Vec::new();
-            for chunk in shared.store.last_chunks(thread?, SHOWN_MAX).await?.into_iter().rev() {
+            let (thread, mut pieces) = (thread?, Vec::new());
+            shared.shows.landed(thread).await;
+            for chunk in shared.store.last_chunks(thread, SHOWN_MAX).await?.into_iter().rev() {
                 let chunk: serde_json::Value = chunk.value.read()?;
                 match chunk["type"].as_str() {
                     Some("step-start" | "step-finish") => break,

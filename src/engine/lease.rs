@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use super::driver::Woken;
 use super::{Options, Shared};
 use crate::clock::{Clock, Instant};
-use crate::id::{RunKey, WorkerKey};
-use crate::store::{Error, Kind, Registration, Store};
+use crate::id::{RunKey, ThreadKey, WorkerKey};
+use crate::store::{Error, Kind, Registration, Retain, Store};
 use crate::workflow::Registry;
 
 /// Registers this process as a worker, takes over what dead ones left, and gives blocked runs to this build.
@@ -83,5 +83,32 @@ async fn beat(shared: &Arc<Shared>) -> Result<u64, Error> {
     }
     let taken = store.take_over(now).await?;
     store.block_unknown(&options.build, now).await?;
+    retain(shared, now).await?;
     Ok(taken)
+}
+
+/// How many threads are looked at for old chunks at once, and how many chunks leave at once.
+const LOOKED_AT: usize = 1_000;
+const LEAVE: usize = 10_000;
+
+/// How often that is done at one beat while much is to leave.
+const ROUNDS: usize = 4;
+
+/// Takes away what subscribers of threads are not shown any longer, a bounded piece of it.
+async fn retain(shared: &Shared, now: Instant) -> Result<(), Error> {
+    for _ in 0..ROUNDS {
+        let asked = Retain {
+            after: ThreadKey(shared.retains_after.load(Ordering::SeqCst)),
+            threads: LOOKED_AT,
+            chunks: LEAVE,
+            before: now - shared.options.chunks_kept_for,
+            keep: shared.options.chunks_kept,
+        };
+        let retained = shared.store.retain_chunks(asked).await?;
+        shared.retains_after.store(retained.next.0, Ordering::SeqCst);
+        if retained.chunks < LEAVE as u64 {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,8 @@ mod driver;
 mod lease;
 mod live;
 mod rehearse;
+mod shows;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use crate::store::{self, Refusal, Store};
 use crate::workflow::{Registered, Registry};
 use activity::{Activity, Busy};
 use driver::Woken;
+use windows::Windows;
 
 /// What an engine is started with.
 #[derive(Clone)]
@@ -46,6 +49,10 @@ pub struct Options {
     pub lease: Duration,
     /// How often the store is looked at when nobody has given a hint.
     pub poll: Duration,
+    /// How long what subscribers of a thread see is kept (T11.10).
+    pub chunks_kept_for: Duration,
+    /// How many of a thread's last chunks are kept at the most. The run that has the thread keeps all of its own.
+    pub chunks_kept: u64,
     /// The most runs that are worked on at the same time; more stay due in the store.
     pub in_flight_max: usize,
     /// The most waiting runs whose live futures are kept.
@@ -83,6 +90,8 @@ impl Default for Options {
             worker: format!("pid {}", std::process::id()),
             lease: Duration::from_secs(10),
             poll: Duration::from_secs(1),
+            chunks_kept_for: Duration::from_secs(24 * 3_600),
+            chunks_kept: 10_000,
             in_flight_max: 10_000,
             live_max: 1_000,
             drivers: 1,
@@ -124,6 +133,8 @@ struct Shared {
     worker: AtomicI64,
     mailboxes: Vec<mpsc::UnboundedSender<(Woken, Busy)>>,
     activity: Arc<Activity>,
+    shows: Arc<shows::Shows>,
+    windows: Windows,
     due: Notify,
     /// Tells those in this process who wait for an update's answer.
     answered: Arc<Notify>,
@@ -133,6 +144,8 @@ struct Shared {
     polls_at: AtomicI64,
     /// When the lease is renewed next.
     beats_at: AtomicI64,
+    /// After which thread the next look for old chunks begins.
+    retains_after: AtomicI64,
     in_flight: std::sync::atomic::AtomicUsize,
     stop: CancellationToken,
     kill: CancellationToken,
@@ -220,11 +233,14 @@ impl Engine {
             worker: AtomicI64::new(worker.0),
             mailboxes,
             activity: Arc::default(),
+            shows: Arc::default(),
+            windows: Windows::default(),
             due: Notify::new(),
             answered: Arc::default(),
             looks_at: AtomicI64::new(i64::MIN),
             polls_at: AtomicI64::new(i64::MAX),
             beats_at: AtomicI64::new(i64::MAX),
+            retains_after: AtomicI64::new(0),
             in_flight: 0.into(),
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),

@@ -128,6 +128,7 @@ fn status_of(code: &str) -> StatusCode {
     match code {
         "agent_unknown" | "thread_unknown" | "call_not_waiting" | "run_unknown" | "run_not_active"
         | "workflow_unknown" => StatusCode::NOT_FOUND,
+        "chunks_gone" => StatusCode::GONE,
         "thread_foreign" => StatusCode::FORBIDDEN,
         "call_answered_otherwise"
         | "signal_conflict"

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -11,11 +12,10 @@ use super::error::Problem;
 use super::extract::{Query, instant};
 use super::state::Shared;
 use crate::clock::Instant;
-use crate::id::{Namespace, ThreadKey};
+use crate::id::Namespace;
 use crate::message::Lane;
-use crate::payload::Payload;
 use crate::runtime::Error;
-use crate::store::{Message, MessageList, Order, ThreadList, Window};
+use crate::store::{Around, MessageFilter, Page, ThreadFilter, ThreadOrder};
 use crate::thread::Thread;
 
 /// How many threads a page has, unless it is said.
@@ -38,27 +38,15 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/memory/status", get(status))
 }
 
-/// Which page.
-struct Page {
-    page: usize,
-    per_page: usize,
+fn page(query: &Query, size: usize) -> Result<Page, Problem> {
+    let size = query.count("perPage", size)?.min(PAGE_MAX);
+    Ok(Page { number: query.count("page", 0)?, size })
 }
 
-impl Page {
-    fn of(query: &Query, per_page: usize) -> Result<Self, Problem> {
-        let per_page = query.count("perPage", per_page)?.min(PAGE_MAX);
-        Ok(Self { page: query.count("page", 0)?, per_page })
-    }
-
-    fn offset(&self) -> usize {
-        self.page.saturating_mul(self.per_page)
-    }
-
-    /// Whether there is more after this page of so many in all.
-    fn has_more(&self, total: i64) -> bool {
-        let seen = i64::try_from(self.offset().saturating_add(self.per_page)).unwrap_or(i64::MAX);
-        self.per_page > 0 && seen < total
-    }
+/// A page as it is answered.
+fn paged(what: &str, items: Vec<Value>, total: usize, page: Page) -> Value {
+    let has_more = page.size > 0 && page.offset().saturating_add(page.size) < total;
+    json!({ what: items, "total": total, "page": page.number, "perPage": page.size, "hasMore": has_more })
 }
 
 /// Field and direction, both of which may be absent; as JSON in one parameter, or a parameter each.
@@ -77,10 +65,10 @@ impl OrderBy {
         })
     }
 
-    fn field(&self) -> Result<Order, Problem> {
+    fn field(&self) -> Result<ThreadOrder, Problem> {
         match self.field.as_deref() {
-            None | Some("createdAt") => Ok(Order::Created),
-            Some("updatedAt") => Ok(Order::Updated),
+            None | Some("createdAt") => Ok(ThreadOrder::CreatedAt),
+            Some("updatedAt") => Ok(ThreadOrder::UpdatedAt),
             Some(other) => {
                 Err(Problem::query("orderBy.field", format!("expected createdAt or updatedAt, found {other:?}")))
             }
@@ -97,37 +85,28 @@ impl OrderBy {
 }
 
 /// Values that must all be there.
-fn scalars(name: &str, wanted: Option<Map<String, Value>>) -> Result<Option<Payload>, Problem> {
-    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(None) };
-    if let Some((key, _)) = wanted.iter().find(|(_, value)| value.is_object() || value.is_array()) {
-        return Err(Problem::query(name, format!("{key:?} is to be a text, a number, true, false or null")));
+fn scalars(name: &str, wanted: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
+    match wanted.iter().find(|(_, value)| value.is_object() || value.is_array()) {
+        Some((key, _)) => Err(Problem::query(name, format!("{key:?} is to be a text, a number, true, false or null"))),
+        None => Ok(wanted),
     }
-    Ok(Some(Payload::of(&wanted).map_err(Error::from)?))
 }
 
 async fn threads(State(shared): State<Shared>, caller: Caller, query: Query) -> Result<axum::Json<Value>, Problem> {
-    let (page, order) = (Page::of(&query, THREADS)?, OrderBy::of(&query)?);
-    let list = ThreadList {
+    let (page, order) = (page(&query, THREADS)?, OrderBy::of(&query)?);
+    let filter = ThreadFilter {
+        namespace: Namespace::default(),
         resource: caller.resource(query.text("resourceId")),
-        metadata: scalars("metadata", query.json("metadata")?)?,
+        metadata: scalars("metadata", query.json("metadata")?.unwrap_or_default())?,
         order: order.field()?,
         ascending: order.is_ascending()?,
-        offset: page.offset(),
-        limit: page.per_page,
     };
-    let listed = shared.client.store().list_threads(&Namespace::default(), &list).await;
-    let (threads, total) = listed.map_err(Error::from)?;
-    let mut shown = Vec::with_capacity(threads.len());
-    for thread in &threads {
+    let threads = shared.client.list_threads(&filter, page).await?;
+    let mut shown = Vec::with_capacity(threads.items.len());
+    for thread in &threads.items {
         shown.push(shown_thread(&shared, thread).await?);
     }
-    Ok(axum::Json(json!({
-        "threads": shown,
-        "total": total,
-        "page": page.page,
-        "perPage": page.per_page,
-        "hasMore": page.has_more(total),
-    })))
+    Ok(axum::Json(paged("threads", shown, threads.total, page)))
 }
 
 async fn thread(
@@ -196,43 +175,42 @@ async fn messages(
     Path(thread): Path<String>,
     query: Query,
 ) -> Result<axum::Json<Value>, Problem> {
-    let (page, order) = (Page::of(&query, MESSAGES)?, OrderBy::of(&query)?);
-    let filter: Filter = query.json("filter")?.unwrap_or_default();
+    let (page, order) = (page(&query, MESSAGES)?, OrderBy::of(&query)?);
+    let asked: Filter = query.json("filter")?.unwrap_or_default();
+    if asked.metadata.is_some_and(|wanted| !wanted.is_empty()) {
+        let what = "messages are not filtered by their metadata";
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "filter_unsupported", what)
+            .remedied("filter by dateRange, or read the pages and choose"));
+    }
     let include: Vec<Include> = query.json("include")?.unwrap_or_default();
     if include.len() > INCLUDE_MAX {
         return Err(Problem::query("include", format!("at most {INCLUDE_MAX} messages can be included")));
     }
-    let (from, until) = range(filter.date_range.unwrap_or_default())?;
-    let list = MessageList {
-        include_reminders: query.flag("includeSystemReminders")?,
-        from,
-        until,
-        metadata: scalars("filter.metadata", filter.metadata)?,
+    if include.iter().any(|it| it.thread_id.as_ref().is_some_and(|other| *other != thread)) {
+        return Err(Problem::query("include", "only messages of the thread itself can be included"));
+    }
+    let (from, to) = range(asked.date_range.unwrap_or_default())?;
+    let filter = MessageFilter {
+        page,
         // Newest first means that the first page is the newest one (H10.6).
-        latest: !order.is_ascending()?,
-        offset: page.offset(),
-        limit: page.per_page,
+        oldest_first: order.is_ascending()?,
+        from,
+        to,
+        reminders: query.flag("includeSystemReminders")?,
+        include: include.into_iter().map(Around::from).collect(),
     };
     let thread = seen(&shared, &caller, &thread, query.text("resourceId")).await?;
-    let store = shared.client.store();
-    let (mut messages, total) = store.list_messages(thread.key, &list).await.map_err(Error::from)?;
-    for asked in &include {
-        let around = around(&shared, &caller, &thread, asked).await?;
-        messages.extend(around);
+    let listed = shared.client.store().list_messages(thread.key, &filter).await.map_err(Error::from)?;
+    let rows = listed.items.iter().filter_map(|message| message.content.read().ok()).collect();
+    let mut answer = paged("messages", rows, listed.total, page);
+    answer["uiMessages"] = Value::Null;
+    Ok(axum::Json(answer))
+}
+
+impl From<Include> for Around {
+    fn from(asked: Include) -> Self {
+        Self { id: asked.id, before: asked.with_previous_messages, after: asked.with_next_messages }
     }
-    if !include.is_empty() {
-        messages.sort_by_key(|message| (message.created_at, message.seq));
-        messages.dedup_by(|a, b| a.id == b.id && a.seq == b.seq);
-    }
-    let rows: Vec<Value> = messages.iter().filter_map(|message| message.content.read().ok()).collect();
-    Ok(axum::Json(json!({
-        "messages": rows,
-        "uiMessages": null,
-        "total": total,
-        "page": page.page,
-        "perPage": page.per_page,
-        "hasMore": page.has_more(total),
-    })))
 }
 
 /// The first and the last millisecond of a range.
@@ -244,25 +222,6 @@ fn range(range: DateRange) -> Result<(Option<Instant>, Option<Instant>), Problem
     let from = bound("filter.dateRange.start", range.start, i64::from(range.start_exclusive))?;
     let until = bound("filter.dateRange.end", range.end, -i64::from(range.end_exclusive))?;
     Ok((from, until))
-}
-
-/// A message and those around it, on this thread or on another of the same owner.
-async fn around(shared: &Shared, caller: &Caller, thread: &Thread, asked: &Include) -> Result<Vec<Message>, Problem> {
-    let key: ThreadKey = match &asked.thread_id {
-        Some(other) if other != thread.id.as_str() => {
-            seen(shared, caller, other, Some(thread.resource.clone())).await?.key
-        }
-        _ => thread.key,
-    };
-    let store = shared.client.store();
-    let named = store.messages_named(key, std::slice::from_ref(&asked.id)).await.map_err(Error::from)?;
-    let Some(found) = named.into_iter().next() else { return Ok(Vec::new()) };
-    let (before, after) = (asked.with_previous_messages.min(PAGE_MAX), asked.with_next_messages.min(PAGE_MAX));
-    let mut messages = store.messages(key, Window::latest(found.seq - 1, before)).await.map_err(Error::from)?;
-    let next = store.messages(key, Window::after(found.seq, after)).await.map_err(Error::from)?;
-    messages.push(found);
-    messages.extend(next);
-    Ok(messages)
 }
 
 /// H10.8.

@@ -45,7 +45,7 @@ fn with_cursor(chunk: &Value, cursor: i64) -> String {
 }
 
 /// What is said on a thread, from here on. It ends only with the server (H3.4).
-pub(super) fn thread(shared: &Shared, subscription: Subscription, reader: Reader) -> Response {
+pub(super) fn thread(shared: &Shared, first: Option<Seen>, subscription: Subscription, reader: Reader) -> Response {
     let chunks = stream::unfold(subscription, move |mut subscription| async move {
         match subscription.next().await {
             Ok(seen) => Some((reader.frame(&seen), subscription)),
@@ -56,7 +56,7 @@ pub(super) fn thread(shared: &Shared, subscription: Subscription, reader: Reader
         }
     });
     let connected = stream::once(async { Event::default().comment("connected") });
-    answer(shared, connected.chain(chunks))
+    answer(shared, connected.chain(stream::iter(first).map(move |seen| reader.frame(&seen))).chain(chunks))
 }
 
 /// What a run says until it ends or rests; `[DONE]` follows (H3.5).

@@ -89,7 +89,9 @@ async fn begin(
     let mut subscription = thread.subscribe(since);
     // Before the first byte: what is sent after it is seen.
     subscription.ready().await?;
-    Ok(sse::thread(shared, subscription, reader))
+    // And what follows a cursor may not be kept any longer.
+    let first = subscription.try_next().await?;
+    Ok(sse::thread(shared, first, subscription, reader))
 }
 
 #[derive(Deserialize)]

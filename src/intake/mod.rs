@@ -5,6 +5,7 @@
 //! two meet at the store.
 
 mod catalogue;
+mod edit;
 mod signal;
 mod start;
 mod thread;
@@ -12,6 +13,7 @@ mod thread;
 use std::sync::Arc;
 
 pub use catalogue::CatalogueError;
+pub use edit::Edit;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};
 pub use start::{Asked, StartError};

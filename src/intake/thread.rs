@@ -65,6 +65,15 @@ pub enum InputError {
     /// It breaks a rule of signals.
     #[error(transparent)]
     Signal(#[from] Refused),
+    /// What clients want to keep with a thread cannot be kept, or not be looked for.
+    #[error("the metadata of a thread cannot be used: {problem}")]
+    Metadata {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The thread was not copied.
+    #[error(transparent)]
+    NotCopied(#[from] store::NotCopied),
     /// It is too large.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),

@@ -7,6 +7,9 @@ use crate::message::prompt::ToolCall;
 use crate::message::reply::{Approval, CallState};
 use crate::message::signal::ThreadSignal;
 
+/// The type of the last chunk of a thread that was deleted.
+pub const THREAD_DELETED: &str = "data-thread-deleted";
+
 /// Makes the chunks of one run.
 #[derive(Debug, Clone)]
 pub struct Chunks {
@@ -45,8 +48,31 @@ pub struct Finished<'a> {
     pub response: Option<&'a str>,
     /// The model that answered.
     pub model: &'a str,
+    /// How often processors have had the model try again.
+    pub retries: u32,
     /// When.
     pub at: Instant,
+}
+
+/// What has ended a run before its time (H4.5).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tripwire<'a> {
+    /// In words.
+    pub reason: &'a str,
+    /// The processor that did, if one did.
+    pub processor: Option<&'a str>,
+    /// It had asked for another attempt, and there may be none.
+    pub retry: bool,
+    /// More, for programs; nothing if null.
+    pub metadata: Value,
+}
+
+impl<'a> Tripwire<'a> {
+    /// With nothing but a reason.
+    #[must_use]
+    pub fn of(reason: &'a str) -> Self {
+        Self { reason, ..Self::default() }
+    }
 }
 
 impl Chunks {
@@ -164,7 +190,7 @@ impl Chunks {
     #[must_use]
     pub fn step_finish(&self, finished: &Finished<'_>) -> Value {
         let mut payload = finished.payload();
-        payload["processorRetryCount"] = 0.into();
+        payload["processorRetryCount"] = finished.retries.into();
         self.chunk("step-finish", payload)
     }
 
@@ -183,16 +209,39 @@ impl Chunks {
         self.chunk("error", json!({ "error": { "message": message, "name": name } }))
     }
 
-    /// A processor has ended the run (T15.7); what finishes it follows.
+    /// The answer of a form that was asked for (H4.5); what finishes the run follows.
     #[must_use]
-    pub fn tripwire(&self, reason: &str, processor: &str) -> Value {
-        self.chunk("tripwire", json!({ "reason": reason, "processorId": processor }))
+    pub fn object_result(&self, object: &Value) -> Value {
+        json!({ "type": "object-result", "runId": self.run, "from": "AGENT", "object": object })
+    }
+
+    /// A processor or a limit has ended the run (T15.7); what finishes it follows.
+    #[must_use]
+    pub fn tripwire(&self, tripwire: &Tripwire<'_>) -> Value {
+        let mut payload = json!({ "reason": tripwire.reason });
+        if let Some(processor) = tripwire.processor {
+            payload["processorId"] = processor.into();
+        }
+        if tripwire.retry {
+            payload["retry"] = true.into();
+        }
+        if !tripwire.metadata.is_null() {
+            payload["metadata"] = tripwire.metadata.clone();
+        }
+        self.chunk("tripwire", payload)
     }
 
     /// The run was aborted (T12.2). Terminal.
     #[must_use]
     pub fn abort(&self) -> Value {
         json!({ "type": "abort", "runId": self.run })
+    }
+
+    /// The thread is no more; what follows is of another one under its id (H10.5).
+    #[must_use]
+    pub fn thread_deleted(&self, thread: &str, at: Instant) -> Value {
+        let data = json!({ "threadId": thread, "deletedAt": at.to_string() });
+        json!({ "type": THREAD_DELETED, "runId": self.run, "transient": true, "data": data })
     }
 
     /// What subscribers are shown of a signal that was only put into the history: a run of its own (T11.9, H4.7).

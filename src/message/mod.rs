@@ -25,7 +25,7 @@ mod view;
 
 pub use attributes::{Attributes, NotScalar, Scalar};
 pub use check::{Limits, Refused};
-pub use chunk::{Chunks, Finished, Piece, Tokens, approval_schema};
+pub use chunk::{Chunks, Finished, Piece, THREAD_DELETED, Tokens, Tripwire, approval_schema};
 pub use contents::{Contents, Part, ProviderOptions};
 pub use echo::HideSignals;
 pub use lane::{Lane, LaneCopy};

@@ -91,6 +91,9 @@ pub struct Approval {
 /// What the model is told of a declined call that came without a reason (T13.6).
 pub const DENIED: &str = "Tool call was not approved by the user";
 
+/// Where a row's metadata keep an answer of a form that was asked for.
+const OBJECT: &str = "structuredOutput";
+
 /// What the model is told of a call that never came to an end (T12.3).
 pub const ABORTED: &str = "aborted";
 
@@ -111,6 +114,19 @@ impl Reply {
     #[must_use]
     pub fn cut_short(mut self) -> Self {
         self.metadata.insert("aborted".to_owned(), Value::Bool(true));
+        self
+    }
+
+    /// What was answered in a form that was asked for, if it was.
+    #[must_use]
+    pub fn object(&self) -> Option<&Value> {
+        self.metadata.get(OBJECT)
+    }
+
+    /// The same, with what its text says in the form that was asked for.
+    #[must_use]
+    pub fn with_object(mut self, object: Value) -> Self {
+        self.metadata.insert(OBJECT.to_owned(), object);
         self
     }
 

@@ -119,6 +119,16 @@ impl Message {
         Self { id: signal.id.clone(), seq, created_at: at, body: Body::Signal(Box::new(signal)) }
     }
 
+    /// The same message as the history has it, which it entered at `at`.
+    #[must_use]
+    pub fn entered(self, at: Instant) -> Self {
+        let body = match self.body {
+            Body::Signal(signal) => Body::Signal(Box::new(signal.entered(at))),
+            body => body,
+        };
+        Self { created_at: at, body, ..self }
+    }
+
     /// The message that a reply is.
     #[must_use]
     pub fn of_reply(seq: i64, id: impl Into<String>, reply: Reply, at: Instant) -> Self {

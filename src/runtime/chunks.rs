@@ -56,7 +56,7 @@ impl ThreadHandle {
     async fn chunks_from(&self, run: &RunId, from: From<'_>) -> Result<RunChunks, Error> {
         let thread = self.require().await?;
         let of_run = |chunk: &Value| chunk["runId"].as_str() == Some(run.as_str());
-        let store = self.client().store();
+        let store = self.client.store();
         let (found, may_rest) = match from {
             From::Start => (first_chunk(store, thread.key, of_run).await?.map(|first| first - 1), false),
             From::Call(call) => {
@@ -72,7 +72,7 @@ impl ThreadHandle {
             // What is not kept any more is not told; the run may have more to say.
             None => last_chunk(store, thread.key).await?,
         };
-        let run = self.client().find_in(&thread.namespace, run.as_str()).await?;
+        let run = self.client.find_in(&thread.namespace, run.as_str()).await?;
         Ok(RunChunks { subscription: self.subscribe(Since::Cursor(cursor)), run, may_rest, ended: false, skips: 0 })
     }
 }

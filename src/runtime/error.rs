@@ -6,7 +6,7 @@ use crate::id::InvalidId;
 use crate::intake::{CatalogueError, InputError, SignalError, StartError};
 use crate::journal::Undecipherable;
 use crate::payload::{Undecodable, Unencodable};
-use crate::store::{self, NotReceived, OpenError, Refusal, StartRefused};
+use crate::store::{self, NotCopied, NotReceived, OpenError, Refusal, StartRefused};
 use crate::workflow::RegistryError;
 
 /// What went wrong, as the caller sees it. [`Error::code`] is stable; the text is for people.
@@ -60,6 +60,18 @@ pub enum Error {
     ForeignThread {
         /// The id as given.
         thread: String,
+    },
+    /// What follows a subscriber's cursor is not kept any longer (T11.10).
+    #[error(
+        "the chunks after cursor {cursor} are not kept any longer: the thread keeps those from {first} on; subscribe after cursor {after}, and read the history for what was said before"
+    )]
+    ChunksGone {
+        /// The cursor.
+        cursor: i64,
+        /// The cursor of the first chunk that is kept.
+        first: i64,
+        /// The cursor with which a subscription sees all that is kept.
+        after: i64,
     },
     /// No call of that id waits for an answer on the thread.
     #[error(
@@ -151,6 +163,7 @@ impl Error {
             Self::TurnOptions { .. } => "turn_options_invalid",
             Self::UnknownThread { .. } => "thread_unknown",
             Self::ForeignThread { .. } => "thread_foreign",
+            Self::ChunksGone { .. } => "chunks_gone",
             Self::NotWaiting { .. } => "call_not_waiting",
             Self::AnsweredOtherwise { .. } => "call_answered_otherwise",
             Self::Stopping => "stopping",
@@ -216,6 +229,9 @@ fn input_code(error: &InputError) -> &'static str {
         InputError::UnknownAgent { .. } => "agent_unknown",
         InputError::Resource(_) => "resource_invalid",
         InputError::Signal(refused) => refused.code(),
+        InputError::Metadata { .. } => "metadata_invalid",
+        InputError::NotCopied(NotCopied::IdInUse { .. }) => "thread_exists",
+        InputError::NotCopied(NotCopied::UnknownMessage { .. }) => "message_unknown",
         InputError::TooLarge(_) => "payload_too_large",
         InputError::Unencodable(_) => "value_unencodable",
         InputError::NotReceived(NotReceived::Foreign) => "thread_foreign",

@@ -13,6 +13,7 @@ mod keys;
 mod show;
 mod subscription;
 mod thread;
+mod threads;
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -101,7 +102,7 @@ impl Aldis {
 
     /// The agents, and the workflows, those that answer for the agents among them.
     fn registry(&self) -> Result<(Agents, Registry), Error> {
-        let agents = Agents::new(self.agents.iter().cloned(), self.models.clone());
+        let agents = Agents::new(self.agents.iter().cloned(), self.models.clone()).limits(self.limits.signals);
         let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&agents, agent.name()).into());
         let registry = Registry::new(self.workflows.iter().cloned().chain(turns))?;
         Ok((agents, registry))

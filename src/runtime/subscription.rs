@@ -14,7 +14,7 @@ use super::Error;
 use super::client::Client;
 use super::thread::ThreadHandle;
 use crate::id::ThreadKey;
-use crate::message::{Category, HideSignals};
+use crate::message::{Category, HideSignals, THREAD_DELETED};
 use crate::store::{NEW_THREADS, Store};
 
 /// How many chunks are read at once.
@@ -183,7 +183,7 @@ impl Subscription {
     pub async fn ready(&mut self) -> Result<Option<i64>, Error> {
         if self.at.is_none() {
             self.at = self.begin().await?;
-            if self.at.is_none() {
+            if self.at.is_none() && !matches!(self.since, Since::Cursor(_)) {
                 // Whatever is shown there once it is made, comes later than now.
                 self.since = Since::Cursor(0);
             }
@@ -191,10 +191,12 @@ impl Subscription {
         Ok(self.at.map(|(_, cursor)| cursor))
     }
 
-    /// The next chunk; waits for it.
+    /// The next chunk; waits for it. After the last chunk of a thread that was deleted it goes on with the thread that is
+    /// made under its id.
     ///
     /// # Errors
-    /// If the thread is somebody else's, or the store cannot be read. It may be called again.
+    /// [`Error::ChunksGone`] if what follows the cursor is not kept any longer, and again until another subscription begins
+    /// where it says. If the thread is somebody else's, or the store cannot be read; then it may be called again.
     pub async fn next(&mut self) -> Result<Seen, Error> {
         loop {
             if let Some(seen) = self.pop() {
@@ -238,6 +240,13 @@ impl Subscription {
     /// The next chunk that was read and is not hidden.
     fn pop(&mut self) -> Option<Seen> {
         while let Some(seen) = self.read.pop_front() {
+            if is_the_end(&seen.chunk) {
+                // What still stands there was said after the end.
+                self.read.clear();
+                self.feed = None;
+                self.since = Since::Cursor(seen.cursor);
+                self.at = None;
+            }
             if !self.is_hidden(&seen.chunk) {
                 return Some(seen);
             }
@@ -250,6 +259,13 @@ impl Subscription {
         let thread = *thread;
         let feed = self.feed.get_or_insert_with(|| self.client.inner.feeds.of(thread));
         feed.read(self.client.store(), thread, *cursor, &mut self.read).await?;
+        let follows = follows(&self.read, *cursor);
+        if let (0, Some(first)) = (follows, self.read.front()) {
+            let gone = Error::ChunksGone { cursor: *cursor, first: first.cursor, after: first.cursor - 1 };
+            self.read.clear();
+            return Err(gone);
+        }
+        self.read.truncate(follows);
         if let Some(last) = self.read.back() {
             *cursor = last.cursor;
         }
@@ -260,7 +276,11 @@ impl Subscription {
         let Some(thread) = self.thread.find().await? else { return Ok(None) };
         let store = self.client.store();
         let cursor = match (self.since, &thread.current) {
-            (Since::Cursor(cursor), _) => cursor,
+            (Since::Cursor(cursor), _) => {
+                let last = store.kept_chunks(thread.key).await?.map_or(0, |kept| kept.last);
+                // One of another thread says nothing here.
+                if cursor > last { 0 } else { cursor }
+            }
             (Since::CurrentRun, Some(current)) => {
                 let of_run = |chunk: &Value| chunk["runId"].as_str() == Some(current.run.as_str());
                 match first_chunk(store, thread.key, of_run).await? {
@@ -279,6 +299,23 @@ impl Subscription {
         let category = chunk["data"]["type"].as_str().and_then(|word| Category::of_word(word).ok());
         is_echo && category.is_some_and(|category| self.hides.hides(category))
     }
+}
+
+/// Whether a thread ends with this chunk.
+fn is_the_end(chunk: &Value) -> bool {
+    chunk["type"] == THREAD_DELETED
+}
+
+/// How many of these chunks follow a cursor without a gap. All that is kept follows 0; a thread that was deleted took its
+/// chunks with it, which its last two say.
+fn follows(read: &VecDeque<Seen>, cursor: i64) -> usize {
+    let mut last = if read.iter().take(2).any(|seen| is_the_end(&seen.chunk)) { 0 } else { cursor };
+    let mut follows = |seen: &&Seen| {
+        let follows = seen.cursor == last + 1 || last == 0;
+        last = seen.cursor;
+        follows
+    };
+    read.iter().take_while(|seen| follows(seen)).count()
 }
 
 /// How many messages are queued on a thread, as that changes (T9.11). Dropping it ends it.

@@ -11,8 +11,8 @@ use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, NotReceived, Page, Paged, Received, SuspendedFilter, WaitingCall, Which, Window};
-use crate::thread::{CallResult, INPUT, Route, SuspendedRun, Thread};
+use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
+use crate::thread::{CallResult, INPUT, Route, Thread};
 use crate::workflows::turn::{
     ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
 };
@@ -77,10 +77,10 @@ impl AgentHandle {
 /// A thread, its owner, and the agent that answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ThreadHandle {
-    client: Client,
-    to: ToThread,
+    pub(super) client: Client,
+    pub(super) to: ToThread,
     /// Whoever owns it.
-    anyones: bool,
+    pub(super) anyones: bool,
 }
 
 /// What became of an input (T8.1). It is durable.
@@ -166,10 +166,6 @@ impl ThreadHandle {
     #[must_use]
     pub fn id(&self) -> &ThreadId {
         &self.to.thread
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        &self.client
     }
 
     // Sending.
@@ -325,6 +321,7 @@ impl ThreadHandle {
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         let call = results[0].call.clone();
         let options = Self::turn(options)?;
+        check_turn(&options)?;
         match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
             Ok(Received { run: Some(run), .. }) => Ok(run),
             Ok(_) => Err(Error::NotWaiting { thread, call }),
@@ -496,13 +493,15 @@ fn check_turn(options: &Value) -> Result<(), Error> {
         return Ok(());
     }
     let read: Result<TurnOptions, _> = serde_path_to_error::deserialize(options);
-    read.map(drop).map_err(|e| Error::TurnOptions { problem: e.to_string() })
+    let checked = read.map_err(|e| e.to_string()).and_then(|options| options.check());
+    checked.map_err(|problem| Error::TurnOptions { problem })
 }
 
 /// A row of the history as a message; none, with a warning, if it is none.
-fn message_of(row: &store::Message) -> Option<Message> {
+pub(super) fn message_of(row: &store::Message) -> Option<Message> {
     let json: Value = row.content.read().ok()?;
     Message::of_row(row.seq, &json)
+        .map(|message| message.entered(row.created_at))
         .inspect_err(|error| tracing::warn!(seq = row.seq, %error, "a message of the history is left out"))
         .ok()
 }
@@ -524,29 +523,5 @@ impl Client {
     #[must_use]
     pub fn agent(&self, name: impl Into<String>) -> AgentHandle {
         AgentHandle::new(self.clone(), name)
-    }
-
-    /// Threads, the one that was changed last first; of one resource, or of all.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn threads(&self, resource: Option<&str>, offset: usize, limit: usize) -> Result<Vec<Thread>, Error> {
-        Ok(self.inner.store.threads(&Namespace::default(), resource, offset, limit).await?)
-    }
-
-    /// Turns that wait for somebody outside, each with its open calls; the one that waits longest first (T13.11).
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn suspended_runs(&self, filter: &SuspendedFilter, page: Page) -> Result<Paged<SuspendedRun>, Error> {
-        Ok(self.inner.store.suspended(filter, page).await?)
-    }
-
-    /// The calls that wait for an answer, of all threads.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn waiting_calls(&self, limit: usize) -> Result<Vec<WaitingCall>, Error> {
-        Ok(self.inner.store.waiting_calls(None, limit).await?)
     }
 }

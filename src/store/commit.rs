@@ -376,21 +376,22 @@ pub(super) mod sqlite {
         where c.lands = 0;";
 
     const APPEND: &str = "
-        insert into streams (run, stream, place, part, at, value)
+        insert into streams (run, stream, place, part, at, value, token)
         select n.run, n.stream,
                coalesce((select max(s.place) from streams s where s.run = n.run and s.stream = n.stream), 0)
                    + row_number() over (partition by n.run, n.stream order by n.k),
-               n.part, n.at, n.bytes
+               n.part, n.at, n.bytes, n.token
         from (
             select a.key as k, a.value ->> 0 as run, a.value ->> 1 as stream, a.value ->> 2 as part,
-                   a.value ->> 3 as at, a.value ->> 4 as doubtful, substr($3, a.value ->> 5, a.value ->> 6) as bytes
+                   a.value ->> 3 as at, a.value ->> 4 as token, a.value ->> 5 as doubtful,
+                   substr($3, a.value ->> 6, a.value ->> 7) as bytes
             from json_each($8) a
         ) n
         where not n.doubtful
            or not exists (
                select 1
                from streams s
-               where s.run = n.run and s.stream = n.stream and s.part = n.part and s.at = n.at and s.value = n.bytes);";
+               where s.run = n.run and s.stream = n.stream and s.token = n.token);";
 
     /// What a batch is made of, as the statements take it.
     #[derive(Default)]
@@ -503,7 +504,7 @@ pub(super) mod sqlite {
                     self.parts |= part::APPENDS;
                     let (begin, length) = self.place(chunk.value.as_str().as_bytes());
                     let row = self.appends.row();
-                    row.int(append.run.0).text(&chunk.stream).text(&chunk.part).int(append.at.0);
+                    row.int(append.run.0).text(&chunk.stream).text(&chunk.part).int(append.at.0).maybe(append.token);
                     row.int(i64::from(append.doubtful)).size(begin).size(length);
                 }
             }

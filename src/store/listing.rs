@@ -1,373 +1,403 @@
-//! Listings of threads and of their messages, as interfaces page through them: by field, page and total.
+//! Threads and messages in pages, as interfaces list them (H10.1, H10.6): filtered first, counted then, cut last.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
 
 use super::Error;
 use super::open::{Inner, Store};
+use super::page::{Page, Paged, Range};
 use super::threads::{Message, MessageRow, ThreadRow};
 use crate::clock::Instant;
 use crate::id::{Namespace, ThreadKey};
-use crate::payload::Payload;
 use crate::thread::Thread;
 
-/// By what threads are listed. Threads of the same time stand in the order in which they were made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// By when they were made.
-    #[default]
-    Created,
-    /// By when something was last added to them.
-    Updated,
-}
+/// The most messages that are shown before, or after, one that is asked for by its id.
+pub const AROUND_MAX: usize = 1_000;
 
-/// Which threads to list (H10.1).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ThreadList {
-    /// Only this resource's.
+/// Which threads are wanted, and in which order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ThreadFilter {
+    /// In this namespace.
+    pub namespace: Namespace,
+    /// Of this owner.
     pub resource: Option<String>,
-    /// Only those whose metadata holds all of these values: a JSON object of scalars.
-    pub metadata: Option<Payload>,
-    /// By what.
-    pub order: Order,
-    /// Whether the oldest come first.
+    /// Whose metadata has all these fields with these values.
+    pub metadata: Map<String, Value>,
+    /// By what they are sorted.
+    pub order: ThreadOrder,
+    /// The earliest first.
     pub ascending: bool,
-    /// How many to leave out at the beginning.
-    pub offset: usize,
-    /// How many at the most.
-    pub limit: usize,
 }
 
-/// Which messages of a thread to list (H10.6).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MessageList {
-    /// Whether reactive signals are listed too (T6.9).
-    pub include_reminders: bool,
-    /// Only those that entered the history at this time or later.
+/// By what threads are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ThreadOrder {
+    /// When they were made.
+    #[default]
+    CreatedAt,
+    /// When they were changed last.
+    UpdatedAt,
+}
+
+/// Which messages of a thread are wanted (H10.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFilter {
+    /// The page. Page 0 is the newest one unless `oldest_first`; inside a page the oldest message is first.
+    pub page: Page,
+    /// Page 0 is the oldest one.
+    pub oldest_first: bool,
+    /// That entered at this time or later.
     pub from: Option<Instant>,
-    /// Only those that entered the history at this time or earlier.
-    pub until: Option<Instant>,
-    /// Only those whose metadata holds all of these values: a JSON object of scalars.
-    pub metadata: Option<Payload>,
-    /// Whether pages are counted from the latest message back. In a page the oldest always come first.
-    pub latest: bool,
-    /// How many to leave out at that end.
-    pub offset: usize,
-    /// How many at the most.
-    pub limit: usize,
+    /// That entered at this time or earlier.
+    pub to: Option<Instant>,
+    /// Reactive signals too (T6.9).
+    pub reminders: bool,
+    /// Messages that are shown beside those of the page, with their neighbours, whatever the dates say.
+    pub include: Vec<Around>,
+}
+
+/// A message by its id, and how many of those around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Around {
+    /// The message's id.
+    pub id: String,
+    /// How many before it, [`AROUND_MAX`] at the most.
+    pub before: usize,
+    /// How many after it, [`AROUND_MAX`] at the most.
+    pub after: usize,
+}
+
+impl MessageFilter {
+    /// The newest messages.
+    #[must_use]
+    pub fn page(page: Page) -> Self {
+        Self { page, oldest_first: false, from: None, to: None, reminders: false, include: Vec::new() }
+    }
 }
 
 impl Store {
-    /// A page of threads, and how many there are on all pages.
+    /// Threads in pages.
     ///
     /// # Errors
-    /// As [`Store::thread`].
-    pub async fn list_threads(&self, namespace: &Namespace, list: &ThreadList) -> Result<(Vec<Thread>, i64), Error> {
+    /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a row that contradicts itself.
+    pub async fn list_threads(&self, filter: &ThreadFilter, page: Page) -> Result<Paged<Thread>, Error> {
         self.readable().await?;
-        let (rows, total): (Vec<ThreadRow>, i64) = twins!(Inner: &self.0.inner, threads(namespace, list))
-            .map_err(|e| Error::unavailable("list threads", e))?;
-        let threads = rows.into_iter().map(Thread::try_from).collect::<Result<_, _>>()?;
-        Ok((threads, total))
-    }
-
-    /// A page of a thread's messages, in their order, and how many there are on all pages.
-    ///
-    /// # Errors
-    /// As [`Store::thread`].
-    pub async fn list_messages(&self, thread: ThreadKey, list: &MessageList) -> Result<(Vec<Message>, i64), Error> {
-        self.readable().await?;
-        let (mut rows, total): (Vec<MessageRow>, i64) =
-            twins!(Inner: &self.0.inner, messages(thread, list)).map_err(|e| Error::unavailable("list messages", e))?;
-        if list.latest {
-            rows.reverse();
+        let unavailable = |e| Error::unavailable("list threads", e);
+        let range = page.range();
+        let rows: Vec<ListedRow> = twins!(Inner: &self.0.inner, list_threads(filter, range)).map_err(unavailable)?;
+        let mut total = rows.first().map(|row| row.total);
+        if rows.is_empty() && range.may_hide() {
+            let counted: Vec<ListedRow> =
+                twins!(Inner: &self.0.inner, list_threads(filter, Range::COUNT)).map_err(unavailable)?;
+            total = counted.first().map(|row| row.total);
         }
-        let messages = rows.into_iter().map(Message::try_from).collect::<Result<_, _>>()?;
-        Ok((messages, total))
+        let items = rows.into_iter().map(|row| Thread::try_from(row.thread)).collect::<Result<_, _>>()?;
+        Ok(Paged::of(items, total))
     }
 
-    /// A thread by its key, whoever owns it.
+    /// Messages of a thread in pages. The total counts those that the filter lets through; what is shown beside the page is
+    /// not counted.
     ///
     /// # Errors
-    /// As [`Store::thread`].
-    pub async fn thread_of(&self, key: ThreadKey) -> Result<Option<Thread>, Error> {
+    /// As [`Store::list_threads`].
+    pub async fn list_messages(&self, thread: ThreadKey, filter: &MessageFilter) -> Result<Paged<Message>, Error> {
         self.readable().await?;
-        let row: Option<ThreadRow> =
-            twins!(Inner: &self.0.inner, thread_of(key)).map_err(|e| Error::unavailable("read a thread", e))?;
-        row.map(Thread::try_from).transpose()
+        let unavailable = |e| Error::unavailable("list messages", e);
+        let range = filter.page.range();
+        let rows: Vec<PlacedRow> =
+            twins!(Inner: &self.0.inner, list_messages(thread, filter, range)).map_err(unavailable)?;
+        let mut total = rows.first().map(|row| row.total);
+        if rows.is_empty() && range.may_hide() {
+            let counted: Vec<PlacedRow> =
+                twins!(Inner: &self.0.inner, list_messages(thread, filter, Range::COUNT)).map_err(unavailable)?;
+            total = counted.first().map(|row| row.total);
+        }
+        let mut places: BTreeMap<i64, MessageRow> =
+            rows.into_iter().map(|row| (row.message.seq, row.message)).collect();
+        for around in &filter.include {
+            let rows: Vec<MessageRow> =
+                twins!(Inner: &self.0.inner, around(thread, around, filter.reminders)).map_err(unavailable)?;
+            places.extend(rows.into_iter().map(|row| (row.seq, row)));
+        }
+        let items = places.into_values().map(Message::try_from).collect::<Result<_, _>>()?;
+        Ok(Paged::of(items, total))
     }
 }
 
-/// 1 or -1: what a sort key is multiplied by.
-fn direction(ascending: bool) -> i64 {
-    if ascending { 1 } else { -1 }
+impl Around {
+    fn limits(&self) -> (i64, i64) {
+        (self.before.min(AROUND_MAX) as i64, self.after.min(AROUND_MAX) as i64)
+    }
 }
 
-fn limit_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+/// A thread, and how many there are.
+#[derive(Debug, sqlx::FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    thread: ThreadRow,
+    total: i64,
+}
+
+/// A message, and how many there are.
+#[derive(Debug, sqlx::FromRow)]
+struct PlacedRow {
+    #[sqlx(flatten)]
+    message: MessageRow,
+    total: i64,
 }
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{MessageList, MessageRow, Namespace, Order, ThreadKey, ThreadList, ThreadRow, direction, limit_of};
+    use super::{Around, ListedRow, MessageFilter, MessageRow, PlacedRow, Range, ThreadFilter, ThreadKey, ThreadOrder};
 
-    pub(super) async fn threads(
+    pub(super) async fn list_threads(
         reads: &Reads,
-        namespace: &Namespace,
-        list: &ThreadList,
-    ) -> Result<(Vec<ThreadRow>, i64), sqlx::Error> {
-        let metadata = list.metadata.as_ref().map(|it| it.as_str());
-        let rows = sqlx::query_as(
-            "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                    (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                    t.created_at, t.updated_at
-             from threads t
-             left join runs r on r.key = t.run
-             where t.namespace = $1 and ($2 is null or t.resource = $2)
-               and not exists (
-                 select 1 from json_each($3) f
-                 where not exists (
-                   select 1 from json_each(cast(t.metadata as text)) m
-                   where m.key = f.key and m.value is f.value
-                     and (m.type = f.type or (m.type in ('integer', 'real') and f.type in ('integer', 'real')))))
-             order by (case when $4 then t.created_at else t.updated_at end) * $5, t.key * $5
-             limit $7 offset $6",
-        )
-        .bind(namespace.as_str())
-        .bind(list.resource.as_deref())
-        .bind(metadata)
-        .bind(list.order == Order::Created)
-        .bind(direction(list.ascending))
-        .bind(limit_of(list.offset))
-        .bind(limit_of(list.limit))
-        .fetch_all(&reads.pool)
-        .await?;
-        let total = sqlx::query_scalar(
-            "select count(*)
-             from threads t
-             where t.namespace = $1 and ($2 is null or t.resource = $2)
-               and not exists (
-                 select 1 from json_each($3) f
-                 where not exists (
-                   select 1 from json_each(cast(t.metadata as text)) m
-                   where m.key = f.key and m.value is f.value
-                     and (m.type = f.type or (m.type in ('integer', 'real') and f.type in ('integer', 'real')))))",
-        )
-        .bind(namespace.as_str())
-        .bind(list.resource.as_deref())
-        .bind(metadata)
-        .fetch_one(&reads.pool)
-        .await?;
-        Ok((rows, total))
-    }
-
-    pub(super) async fn thread_of(reads: &Reads, key: ThreadKey) -> Result<Option<ThreadRow>, sqlx::Error> {
+        filter: &ThreadFilter,
+        range: Range,
+    ) -> Result<Vec<ListedRow>, sqlx::Error> {
         sqlx::query_as(
             "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
                     (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                    t.created_at, t.updated_at
-             from threads t
+                    t.created_at, t.updated_at, p.total
+             from (
+                 select key, case $4 when 'updated' then updated_at else created_at end * $5 as rank,
+                        count(*) over () as total
+                 from threads
+                 where namespace = $1 and ($2 is null or resource = $2)
+                   and not exists (
+                       select 1
+                       from json_each($3) f
+                       where not exists (
+                           select 1
+                           from json_each(cast(threads.metadata as text)) m
+                           where m.key = f.key and m.type = f.type and m.atom is f.atom))
+                 order by rank, key * $5
+                 limit $7 offset $6
+             ) p
+             cross join threads t on t.key = p.key
              left join runs r on r.key = t.run
-             where t.key = $1",
+             order by p.rank, t.key * $5",
         )
-        .bind(key.0)
-        .fetch_optional(&reads.pool)
+        .bind(filter.namespace.as_str())
+        .bind(filter.resource.as_deref())
+        .bind(serde_json::Value::Object(filter.metadata.clone()).to_string())
+        .bind(if filter.order == ThreadOrder::UpdatedAt { "updated" } else { "created" })
+        .bind(if filter.ascending { 1 } else { -1 })
+        .bind(range.offset)
+        .bind(range.limit)
+        .fetch_all(&reads.pool)
         .await
     }
 
-    // A reminder is a reactive signal, or an older user row that begins as one (T6.9).
-    pub(super) async fn messages(
+    pub(super) async fn list_messages(
         reads: &Reads,
         thread: ThreadKey,
-        list: &MessageList,
-    ) -> Result<(Vec<MessageRow>, i64), sqlx::Error> {
-        let metadata = list.metadata.as_ref().map(|it| it.as_str());
-        let rows = sqlx::query_as(
-            "select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content
-             from messages m
-             where m.thread = $1
-               and ($2 or not (coalesce(m.category, '') = 'reactive'
-                 or m.role = 'user'
-                    and coalesce(cast(m.content as text) ->> '$.content.parts[0].text', '') like '<system-reminder%'))
-               and ($3 is null or m.created_at >= $3)
-               and ($4 is null or m.created_at <= $4)
-               and not exists (
-                 select 1 from json_each($5) f
-                 where not exists (
-                   select 1 from json_each(cast(m.content as text), '$.content.metadata') d
-                   where d.key = f.key and d.value is f.value
-                     and (d.type = f.type or (d.type in ('integer', 'real') and f.type in ('integer', 'real')))))
-             order by m.seq * $6
-             limit $8 offset $7",
+        filter: &MessageFilter,
+        range: Range,
+    ) -> Result<Vec<PlacedRow>, sqlx::Error> {
+        sqlx::query_as(
+            "select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content, p.total
+             from (
+                 select seq, count(*) over () as total
+                 from messages
+                 where thread = $1 and deleted_at is null and ($2 or category is not 'reactive')
+                   and ($3 is null or created_at >= $3) and ($4 is null or created_at <= $4)
+                 order by seq * $5
+                 limit $7 offset $6
+             ) p
+             cross join messages m on m.thread = $1 and m.seq = p.seq
+             order by m.seq",
         )
         .bind(thread.0)
-        .bind(list.include_reminders)
-        .bind(list.from.map(|at| at.0))
-        .bind(list.until.map(|at| at.0))
-        .bind(metadata)
-        .bind(direction(!list.latest))
-        .bind(limit_of(list.offset))
-        .bind(limit_of(list.limit))
+        .bind(filter.reminders)
+        .bind(filter.from.map(|at| at.0))
+        .bind(filter.to.map(|at| at.0))
+        .bind(if filter.oldest_first { 1 } else { -1 })
+        .bind(range.offset)
+        .bind(range.limit)
         .fetch_all(&reads.pool)
-        .await?;
-        let total = sqlx::query_scalar(
-            "select count(*)
-             from messages m
-             where m.thread = $1
-               and ($2 or not (coalesce(m.category, '') = 'reactive'
-                 or m.role = 'user'
-                    and coalesce(cast(m.content as text) ->> '$.content.parts[0].text', '') like '<system-reminder%'))
-               and ($3 is null or m.created_at >= $3)
-               and ($4 is null or m.created_at <= $4)
-               and not exists (
-                 select 1 from json_each($5) f
-                 where not exists (
-                   select 1 from json_each(cast(m.content as text), '$.content.metadata') d
-                   where d.key = f.key and d.value is f.value
-                     and (d.type = f.type or (d.type in ('integer', 'real') and f.type in ('integer', 'real')))))",
+        .await
+    }
+
+    pub(super) async fn around(
+        reads: &Reads,
+        thread: ThreadKey,
+        around: &Around,
+        reminders: bool,
+    ) -> Result<Vec<MessageRow>, sqlx::Error> {
+        let (before, after) = around.limits();
+        sqlx::query_as(
+            "with it as materialized (
+                 select seq from messages where thread = $1 and id = $2 and deleted_at is null
+             )
+             select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content
+             from (
+                 select seq from it
+                 union all
+                 select seq from (
+                     select o.seq
+                     from messages o
+                     where o.thread = $1 and o.seq < (select seq from it) and o.deleted_at is null
+                       and ($3 or o.category is not 'reactive')
+                     order by o.seq desc
+                     limit $4)
+                 union all
+                 select seq from (
+                     select o.seq
+                     from messages o
+                     where o.thread = $1 and o.seq > (select seq from it) and o.deleted_at is null
+                       and ($3 or o.category is not 'reactive')
+                     order by o.seq
+                     limit $5)
+             ) p
+             cross join messages m on m.thread = $1 and m.seq = p.seq",
         )
         .bind(thread.0)
-        .bind(list.include_reminders)
-        .bind(list.from.map(|at| at.0))
-        .bind(list.until.map(|at| at.0))
-        .bind(metadata)
-        .fetch_one(&reads.pool)
-        .await?;
-        Ok((rows, total))
+        .bind(&around.id)
+        .bind(reminders)
+        .bind(before)
+        .bind(after)
+        .fetch_all(&reads.pool)
+        .await
     }
 }
 
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{MessageList, MessageRow, Namespace, Order, ThreadKey, ThreadList, ThreadRow, direction, limit_of};
+    use super::{Around, ListedRow, MessageFilter, MessageRow, PlacedRow, Range, ThreadFilter, ThreadKey, ThreadOrder};
 
-    // Postgres cannot hold U+0000 in jsonb: what has it matches no filter, rather than failing the listing.
-    pub(super) async fn threads(
+    pub(super) async fn list_threads(
         reads: &Reads,
-        namespace: &Namespace,
-        list: &ThreadList,
-    ) -> Result<(Vec<ThreadRow>, i64), sqlx::Error> {
-        let metadata = list.metadata.as_ref().map(|it| it.as_str());
-        reads
-            .read(|mut connection| async move {
-                let rows = sqlx::query_as(
-                    "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                            (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                            t.created_at, t.updated_at
-                     from threads t
-                     left join runs r on r.key = t.run
-                     where t.namespace = $1
-                       and ($2::text is null or t.resource = $2)
-                       and ($3::text is null or case
-                         when position('\\u0000' in convert_from(t.metadata, 'UTF8')) > 0 then false
-                         else convert_from(t.metadata, 'UTF8')::jsonb @> $3::jsonb end)
-                     order by (case when $4 then t.created_at else t.updated_at end) * $5, t.key * $5
-                     limit $7 offset $6",
-                )
-                .bind(namespace.as_str())
-                .bind(list.resource.as_deref())
-                .bind(metadata)
-                .bind(list.order == Order::Created)
-                .bind(direction(list.ascending))
-                .bind(limit_of(list.offset))
-                .bind(limit_of(list.limit))
-                .fetch_all(&mut *connection)
-                .await?;
-                let total = sqlx::query_scalar(
-                    "select count(*)
-                     from threads t
-                     where t.namespace = $1
-                       and ($2::text is null or t.resource = $2)
-                       and ($3::text is null or case
-                         when position('\\u0000' in convert_from(t.metadata, 'UTF8')) > 0 then false
-                         else convert_from(t.metadata, 'UTF8')::jsonb @> $3::jsonb end)",
-                )
-                .bind(namespace.as_str())
-                .bind(list.resource.as_deref())
-                .bind(metadata)
-                .fetch_one(&mut *connection)
-                .await?;
-                Ok((rows, total))
-            })
-            .await
-    }
-
-    pub(super) async fn thread_of(reads: &Reads, key: ThreadKey) -> Result<Option<ThreadRow>, sqlx::Error> {
+        filter: &ThreadFilter,
+        range: Range,
+    ) -> Result<Vec<ListedRow>, sqlx::Error> {
+        let metadata = serde_json::Value::Object(filter.metadata.clone()).to_string();
+        let metadata = (!filter.metadata.is_empty()).then_some(metadata);
+        let metadata = metadata.as_deref();
         reads
             .read(|mut connection| async move {
                 sqlx::query_as(
                     "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
                             (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                            t.created_at, t.updated_at
-                     from threads t
+                            t.created_at, t.updated_at, p.total
+                     from (
+                       select key, case $4::text when 'updated' then updated_at else created_at end * $5 as rank,
+                              count(*) over () as total
+                       from threads
+                       where namespace = $1
+                         and ($2::text is null or resource = $2)
+                         and case
+                               when $3::text is null then true
+                               else convert_from(metadata, 'UTF8')::jsonb @> $3::jsonb
+                             end
+                       order by rank, key * $5
+                       limit $7 offset $6
+                     ) p
+                     join threads t on t.key = p.key
                      left join runs r on r.key = t.run
-                     where t.key = $1",
+                     order by p.rank, t.key * $5",
                 )
-                .bind(key.0)
-                .fetch_optional(&mut *connection)
+                .bind(filter.namespace.as_str())
+                .bind(filter.resource.as_deref())
+                .bind(metadata)
+                .bind(if filter.order == ThreadOrder::UpdatedAt { "updated" } else { "created" })
+                .bind(if filter.ascending { 1_i64 } else { -1 })
+                .bind(range.offset)
+                .bind(range.limit)
+                .fetch_all(&mut *connection)
                 .await
             })
             .await
     }
 
-    pub(super) async fn messages(
+    pub(super) async fn list_messages(
         reads: &Reads,
         thread: ThreadKey,
-        list: &MessageList,
-    ) -> Result<(Vec<MessageRow>, i64), sqlx::Error> {
-        let metadata = list.metadata.as_ref().map(|it| it.as_str());
+        filter: &MessageFilter,
+        range: Range,
+    ) -> Result<Vec<PlacedRow>, sqlx::Error> {
         reads
             .read(|mut connection| async move {
-                let rows = sqlx::query_as(
-                    "select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content
-                     from messages m
-                     where m.thread = $1
-                       and ($2 or coalesce(m.category, '') <> 'reactive'
-                         and case
-                           when m.role <> 'user' or position('\\u0000' in convert_from(m.content, 'UTF8')) > 0 then true
-                           else coalesce(convert_from(m.content, 'UTF8')::jsonb #>> '{content,parts,0,text}', '')
-                             not like '<system-reminder%' end)
-                       and ($3::bigint is null or m.created_at >= $3)
-                       and ($4::bigint is null or m.created_at <= $4)
-                       and ($5::text is null or case
-                         when position('\\u0000' in convert_from(m.content, 'UTF8')) > 0 then false
-                         else coalesce(convert_from(m.content, 'UTF8')::jsonb #> '{content,metadata}' @> $5::jsonb, false)
-                         end)
-                     order by m.seq * $6
-                     limit $8 offset $7",
+                sqlx::query_as(
+                    "select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content, p.total
+                     from (
+                       select seq, count(*) over () as total
+                       from messages
+                       where thread = $1
+                         and deleted_at is null
+                         and ($2 or category is distinct from 'reactive')
+                         and ($3::bigint is null or created_at >= $3)
+                         and ($4::bigint is null or created_at <= $4)
+                       order by seq * $5
+                       limit $7 offset $6
+                     ) p
+                     join messages m on m.thread = $1 and m.seq = p.seq
+                     order by m.seq",
                 )
                 .bind(thread.0)
-                .bind(list.include_reminders)
-                .bind(list.from.map(|at| at.0))
-                .bind(list.until.map(|at| at.0))
-                .bind(metadata)
-                .bind(direction(!list.latest))
-                .bind(limit_of(list.offset))
-                .bind(limit_of(list.limit))
+                .bind(filter.reminders)
+                .bind(filter.from.map(|at| at.0))
+                .bind(filter.to.map(|at| at.0))
+                .bind(if filter.oldest_first { 1_i64 } else { -1 })
+                .bind(range.offset)
+                .bind(range.limit)
                 .fetch_all(&mut *connection)
-                .await?;
-                let total = sqlx::query_scalar(
-                    "select count(*)
+                .await
+            })
+            .await
+    }
+
+    pub(super) async fn around(
+        reads: &Reads,
+        thread: ThreadKey,
+        around: &Around,
+        reminders: bool,
+    ) -> Result<Vec<MessageRow>, sqlx::Error> {
+        let (before, after) = around.limits();
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "with it as materialized (
+                       select seq
+                       from messages
+                       where thread = $1
+                         and id = $2
+                         and deleted_at is null
+                     )
+                     select m.seq, m.id, m.role, m.category, m.run, m.created_at, m.content
                      from messages m
                      where m.thread = $1
-                       and ($2 or coalesce(m.category, '') <> 'reactive'
-                         and case
-                           when m.role <> 'user' or position('\\u0000' in convert_from(m.content, 'UTF8')) > 0 then true
-                           else coalesce(convert_from(m.content, 'UTF8')::jsonb #>> '{content,parts,0,text}', '')
-                             not like '<system-reminder%' end)
-                       and ($3::bigint is null or m.created_at >= $3)
-                       and ($4::bigint is null or m.created_at <= $4)
-                       and ($5::text is null or case
-                         when position('\\u0000' in convert_from(m.content, 'UTF8')) > 0 then false
-                         else coalesce(convert_from(m.content, 'UTF8')::jsonb #> '{content,metadata}' @> $5::jsonb, false)
-                         end)",
+                       and m.seq = any (array(
+                         select seq from it
+                         union all
+                         (select o.seq
+                          from messages o
+                          where o.thread = $1
+                            and o.seq < (select seq from it)
+                            and o.deleted_at is null
+                            and ($3 or o.category is distinct from 'reactive')
+                          order by o.seq desc
+                          limit $4)
+                         union all
+                         (select o.seq
+                          from messages o
+                          where o.thread = $1
+                            and o.seq > (select seq from it)
+                            and o.deleted_at is null
+                            and ($3 or o.category is distinct from 'reactive')
+                          order by o.seq
+                          limit $5)))",
                 )
                 .bind(thread.0)
-                .bind(list.include_reminders)
-                .bind(list.from.map(|at| at.0))
-                .bind(list.until.map(|at| at.0))
-                .bind(metadata)
-                .fetch_one(&mut *connection)
-                .await?;
-                Ok((rows, total))
+                .bind(&around.id)
+                .bind(reminders)
+                .bind(before)
+                .bind(after)
+                .fetch_all(&mut *connection)
+                .await
             })
             .await
     }

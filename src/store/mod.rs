@@ -2,7 +2,7 @@
 //!
 //! The contract is the verbs of the walk ([`accept`](Store::accept), [`claim`](Store::claim),
 //! [`history`](Store::history), [`commit`](Store::commit)) and a short list beside it (start, turn, worker leases,
-//! wake, read, stream, declare, import). A verb is one file; where SQLite and Postgres take different statements, the twins
+//! wake, read, stream, declare, import; of threads: receive, make, list, copy, erase, forget, unsend, suspended, retain). A verb is one file; where SQLite and Postgres take different statements, the twins
 //! stand side by side in it. Time is an argument of every statement. Nothing above this room knows which database it is.
 //!
 //! Owns the writer: whatever waits is gathered into one physical transaction, and each commit gets its own verdict.
@@ -25,8 +25,11 @@ mod accept;
 mod claim;
 mod commit;
 mod contract;
+mod copy;
 mod declare;
+mod erase;
 mod fault;
+mod forget;
 mod history;
 mod import;
 #[cfg(feature = "sqlite")]
@@ -34,10 +37,13 @@ mod json;
 mod keys;
 mod lanes;
 mod listing;
+mod make;
 mod open;
+mod owner;
 mod page;
 mod read;
 mod receive;
+mod retain;
 mod scratch;
 mod settings;
 mod start;
@@ -55,17 +61,21 @@ pub use contract::{
     Addressee, Arrival, Chunk, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines, NewRun,
     Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
 };
+pub use copy::{CopyThread, NotCopied};
+pub use erase::{Erase, Erased};
 pub use fault::{Fault, Faults};
 pub use keys::ApiKey;
 pub use lanes::LaneChange;
-pub use listing::{MessageList, Order, ThreadList};
+pub use listing::{AROUND_MAX, Around, MessageFilter, ThreadFilter, ThreadOrder};
+pub use make::{NewThread, ThreadChange};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use page::{Page, Paged};
 pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
+pub use retain::{Kept, Retain, Retained};
 pub use scratch::Scratch;
 pub use start::CallerTx;
 pub use suspended::SuspendedFilter;
-pub use threads::{Message, Recent, WaitingCall, Window};
+pub use threads::{Message, Recent, RecentRow, Seen, WaitingCall, Window};
 pub use turns::ThreadPart;
 pub use unsend::{Unsend, Which};
 pub use wake::Hints;

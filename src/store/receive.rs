@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
 use super::lanes::{self, LaneChange, Standing};
+use super::make;
 use super::open::Store;
 use super::start::CallerTx;
 use super::turns::{self, Entry, Queued};
-use super::writer::{self, Append, Batch, Shared};
+use super::writer::{self, Append, Batch, Frame, Shared};
 use super::{Addressee, Chunk, Error};
 use crate::clock::Instant;
 use crate::id::{Fence, Namespace, RunId, RunKey, Seq, ThreadId, ThreadKey, WorkerKey};
@@ -233,12 +234,20 @@ pub(super) struct Known {
 
 /// Takes inputs in one transaction. `doubtful`: they may have landed before, and nobody was told.
 pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful: bool) -> Result<Took, sqlx::Error> {
-    writer::begin(tx.again()).await?;
-    let mut views = look(tx.again(), inputs).await?;
+    let mut views = look(tx.again(), inputs, Frame::Opens).await?;
     let missing: Vec<&Input> = inputs.iter().filter(|it| !views.contains_key(&name(it)) && makes_thread(it)).collect();
     if !missing.is_empty() {
-        create(tx.again(), &missing).await?;
-        views = look(tx.again(), inputs).await?;
+        let of = |it: &&Input| make::NewThread {
+            key: it.thread_key,
+            namespace: it.namespace.clone(),
+            id: it.thread.clone(),
+            resource: it.resource.clone(),
+            title: String::new(),
+            metadata: Payload::null(),
+            at: it.at,
+        };
+        make::insert(tx.again(), missing.iter().map(of).collect()).await?;
+        views = look(tx.again(), inputs, Frame::Inside).await?;
     }
     let asked: Vec<(usize, ThreadKey)> =
         inputs.iter().enumerate().filter_map(|(i, it)| Some((i, views.get(&name(it))?.key))).collect();
@@ -253,7 +262,6 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
     }
     let mut took = plan.write(tx.again(), inputs, doubtful).await?;
     took.made = !missing.is_empty() || doubtful;
-    writer::end(tx).await?;
     Ok(took)
 }
 
@@ -290,7 +298,7 @@ struct Plan {
     accepted: Vec<(usize, Received)>,
     /// The lanes that they change, as they stood.
     lanes: Standing,
-    messages: Vec<(ThreadKey, Instant, NewMessage)>,
+    messages: Vec<(ThreadKey, NewMessage)>,
     queue: Vec<Queued>,
     /// Turns that had been held back and become due.
     revived: Vec<Queued>,
@@ -506,9 +514,10 @@ impl Plan {
             role: "signal",
             category: Some(input.category),
             row: form.row.clone(),
+            at: input.at,
             again: false,
         };
-        self.messages.push((view.key, input.at, message));
+        self.messages.push((view.key, message));
         match (branch, &view.current) {
             // The next turn reads it; nobody is shown it now (T7.4).
             (Branch::Active, _) => {}
@@ -542,13 +551,13 @@ impl Plan {
         } = self;
         let mut took = Took { due, owned, ..Took::default() };
         if !begins.commits.is_empty() {
-            let facts = super::commit::rows(tx.again(), &begins, writer::Frame::Inside).await?.commits;
+            let facts = super::commit::rows(tx.again(), &begins, Frame::Inside).await?.commits;
             if let Some(refused) = facts.iter().find(|fact| !fact.is_applied()) {
                 return Err(sqlx::Error::Protocol(format!("a turn could not be begun: {refused:?}")));
             }
         }
         if !arrivals.arrivals.is_empty() {
-            let facts = super::commit::rows(tx.again(), &arrivals, writer::Frame::Inside).await?.arrivals;
+            let facts = super::commit::rows(tx.again(), &arrivals, Frame::Inside).await?.arrivals;
             for ((arrival, fact), i) in arrivals.arrivals.iter().zip(facts).zip(arrivals_of) {
                 match super::accept::answer(arrival, &fact, doubtful) {
                     Ok((run, Accepted::New { ordinal })) => {
@@ -576,7 +585,7 @@ impl Plan {
         if !messages.is_empty() {
             let entries = messages.iter();
             let entries: Vec<Entry<'_>> =
-                entries.map(|(thread, at, message)| Entry { thread: *thread, run: None, at: *at, message }).collect();
+                entries.map(|(thread, message)| Entry { thread: *thread, run: None, message }).collect();
             turns::add_messages(tx.again(), &entries).await?;
         }
         if !queue.is_empty() {
@@ -586,16 +595,18 @@ impl Plan {
         if !revived.is_empty() {
             turns::revive(tx.again(), &revived).await?;
         }
-        if !moved.is_empty() {
-            move_threads(tx.again(), &moved).await?;
-        }
         if !disowned.is_empty() {
             twins!(CallerTx: tx.again(), disown(&disowned))?;
         }
         if !shown.is_empty() {
             took.shown.extend(shown.iter().map(|append| ThreadKey(append.run.0)));
             let batch = Batch::of_appends(shown);
-            super::commit::rows(tx.again(), &batch, writer::Frame::Inside).await?;
+            super::commit::rows(tx.again(), &batch, Frame::Inside).await?;
+        }
+        if moved.is_empty() {
+            writer::end(tx).await?;
+        } else {
+            move_threads(tx, &moved, Frame::Closes).await?;
         }
         took.new = accepted.len() as u64;
         for (i, received) in accepted {
@@ -689,21 +700,17 @@ async fn registered(tx: CallerTx<'_>, inputs: &[Input]) -> Result<Vec<WorkerKey>
 }
 
 /// How the threads stand that inputs are for, by namespace and id. Their rows are locked until the transaction ends.
-async fn look(tx: CallerTx<'_>, inputs: &[Input]) -> Result<HashMap<(String, String), View>, sqlx::Error> {
+async fn look(
+    tx: CallerTx<'_>,
+    inputs: &[Input],
+    frame: Frame,
+) -> Result<HashMap<(String, String), View>, sqlx::Error> {
     let mut names: Vec<(&str, &str)> =
         inputs.iter().map(|input| (input.namespace.as_str(), input.thread.as_str())).collect();
     names.sort_unstable();
     names.dedup();
-    let views = twins!(CallerTx: tx, look(&names))?;
+    let views = twins!(CallerTx: tx, look(&names, frame))?;
     Ok(views.into_iter().collect())
-}
-
-/// Makes threads; one that is there by now stays as it is.
-async fn create(tx: CallerTx<'_>, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-    let mut inputs = inputs.to_vec();
-    inputs.sort_by(|a, b| (a.namespace.as_str(), a.thread.as_str()).cmp(&(b.namespace.as_str(), b.thread.as_str())));
-    inputs.dedup_by(|a, b| a.namespace == b.namespace && a.thread == b.thread);
-    twins!(CallerTx: tx, create(&inputs))
 }
 
 /// Which inputs were accepted before, by their place.
@@ -731,8 +738,13 @@ async fn remember(tx: CallerTx<'_>, inputs: &[Input], accepted: &[(usize, Receiv
     twins!(CallerTx: tx, remember(inputs, accepted))
 }
 
-pub(super) async fn move_threads(tx: CallerTx<'_>, moved: &HashMap<ThreadKey, Moved>) -> Result<(), sqlx::Error> {
-    twins!(CallerTx: tx, move_threads(moved))
+/// Says how threads stand now; with [`Frame::Closes`] as the end of the transaction.
+pub(super) async fn move_threads(
+    tx: CallerTx<'_>,
+    moved: &HashMap<ThreadKey, Moved>,
+    frame: Frame,
+) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, move_threads(moved, frame))
 }
 
 /// `i, thread, id, digest, branch, route, run, version, accepted_at`
@@ -820,18 +832,11 @@ pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
     use crate::store::json::Json;
 
-    pub(super) async fn look(
-        tx: &mut SqliteConnection,
-        names: &[(&str, &str)],
-    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
-        let mut json = Json::default();
-        for (namespace, id) in names {
-            json.row().text(namespace).text(id);
-        }
-        let rows: Vec<ViewRow> = sqlx::query_as(
+    macro_rules! look {
+        () => {
             "select t.key, t.namespace, t.id, t.resource, t.run, r.id as run_id, t.agent, t.last_place,
                     q.place as held_place, q.run as held_run, h.id as held_id, q.agent as held_agent
              from (select value ->> 0 as namespace, value ->> 1 as id from json_each($1)) n
@@ -840,11 +845,34 @@ mod sqlite {
              left join queue q on t.run is null
                               and q.thread = t.key
                               and q.place = (select min(o.place) from queue o where o.thread = t.key and o.kind = 'turn')
-             left join runs h on h.key = q.run",
-        )
-        .bind(json.done())
-        .fetch_all(tx)
-        .await?;
+             left join runs h on h.key = q.run"
+        };
+    }
+
+    macro_rules! move_threads {
+        () => {
+            "update threads
+             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = max(updated_at, m.at)
+             from (
+                 select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
+                        value ->> 4 as at
+                 from json_each($1)
+             ) m
+             where threads.key = m.thread"
+        };
+    }
+
+    pub(super) async fn look(
+        tx: &mut SqliteConnection,
+        names: &[(&str, &str)],
+        frame: Frame,
+    ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        let mut json = Json::default();
+        for (namespace, id) in names {
+            json.row().text(namespace).text(id);
+        }
+        let text = if frame == Frame::Opens { concat!("begin immediate; ", look!()) } else { look!() };
+        let rows: Vec<ViewRow> = sqlx::query_as(text).bind(json.done()).fetch_all(tx).await?;
         rows.into_iter().map(ViewRow::view).collect()
     }
 
@@ -873,25 +901,6 @@ mod sqlite {
             .bind(json.done())
             .fetch_all(tx)
             .await
-    }
-
-    pub(super) async fn create(tx: &mut SqliteConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-        let mut json = Json::default();
-        for it in inputs {
-            let row = json.row().int(it.thread_key.0).text(it.namespace.as_str()).text(it.thread.as_str());
-            row.text(&it.resource).int(it.at.0);
-        }
-        sqlx::query(
-            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
-             select value ->> 0, value ->> 1, value ->> 2, value ->> 3, cast('null' as blob), value ->> 4, value ->> 4
-             from json_each($1)
-             where true
-             on conflict do nothing",
-        )
-        .bind(json.done())
-        .execute(tx)
-        .await
-        .map(drop)
     }
 
     pub(super) async fn known(
@@ -962,6 +971,7 @@ mod sqlite {
     pub(super) async fn move_threads(
         tx: &mut SqliteConnection,
         moved: &HashMap<ThreadKey, Moved>,
+        frame: Frame,
     ) -> Result<(), sqlx::Error> {
         let mut json = Json::default();
         for (thread, it) in moved {
@@ -972,20 +982,8 @@ mod sqlite {
             };
             row.int(it.last_place).int(it.at.0);
         }
-        sqlx::query(
-            "update threads
-             set run = m.run, agent = m.agent, last_place = m.last_place, updated_at = m.at
-             from (
-                 select value ->> 0 as thread, value ->> 1 as run, value ->> 2 as agent, value ->> 3 as last_place,
-                        value ->> 4 as at
-                 from json_each($1)
-             ) m
-             where threads.key = m.thread",
-        )
-        .bind(json.done())
-        .execute(tx)
-        .await
-        .map(drop)
+        let text = if frame == Frame::Closes { concat!(move_threads!(), "; commit") } else { move_threads!() };
+        sqlx::query(text).bind(json.done()).execute(tx).await.map(drop)
     }
 }
 
@@ -993,13 +991,18 @@ mod sqlite {
 mod postgres {
     use sqlx::PgConnection;
 
-    use super::{HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::writer::postgres::{begin, end};
+    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
 
     /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
     pub(super) async fn look(
         tx: &mut PgConnection,
         names: &[(&str, &str)],
+        frame: Frame,
     ) -> Result<Vec<((String, String), View)>, sqlx::Error> {
+        if frame == Frame::Opens {
+            begin(tx).await?;
+        }
         let (namespaces, ids): (Vec<&str>, Vec<&str>) = names.iter().copied().unzip();
         let keys: Vec<i64> = sqlx::query_scalar(
             "select key
@@ -1063,30 +1066,6 @@ mod postgres {
             .bind(workers)
             .fetch_all(tx)
             .await
-    }
-
-    pub(super) async fn create(tx: &mut PgConnection, inputs: &[&Input]) -> Result<(), sqlx::Error> {
-        let keys: Vec<i64> = inputs.iter().map(|it| it.thread_key.0).collect();
-        let namespaces: Vec<&str> = inputs.iter().map(|it| it.namespace.as_str()).collect();
-        let ids: Vec<&str> = inputs.iter().map(|it| it.thread.as_str()).collect();
-        let resources: Vec<&str> = inputs.iter().map(|it| it.resource.as_str()).collect();
-        let ats: Vec<i64> = inputs.iter().map(|it| it.at.0).collect();
-        sqlx::query(
-            "insert into threads (key, namespace, id, resource, metadata, created_at, updated_at)
-             select key, namespace, id, resource, 'null'::bytea, at, at
-             from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[])
-               as n (key, namespace, id, resource, at)
-             order by namespace, id
-             on conflict do nothing",
-        )
-        .bind(&keys)
-        .bind(&namespaces)
-        .bind(&ids)
-        .bind(&resources)
-        .bind(&ats)
-        .execute(tx)
-        .await
-        .map(drop)
     }
 
     pub(super) async fn known(
@@ -1173,6 +1152,7 @@ mod postgres {
     pub(super) async fn move_threads(
         tx: &mut PgConnection,
         moved: &HashMap<ThreadKey, Moved>,
+        frame: Frame,
     ) -> Result<(), sqlx::Error> {
         let threads: Vec<i64> = moved.keys().map(|thread| thread.0).collect();
         let runs: Vec<Option<i64>> = moved.values().map(|it| it.run.map(|run| run.0)).collect();
@@ -1184,7 +1164,7 @@ mod postgres {
              set run = m.run,
                  agent = m.agent,
                  last_place = m.last_place,
-                 updated_at = m.at
+                 updated_at = greatest(t.updated_at, m.at)
              from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
                as m (thread, run, agent, last_place, at)
              where t.key = any ($1)
@@ -1195,8 +1175,8 @@ mod postgres {
         .bind(&agents)
         .bind(&places)
         .bind(&ats)
-        .execute(tx)
-        .await
-        .map(drop)
+        .execute(&mut *tx)
+        .await?;
+        if frame == Frame::Closes { end(tx).await } else { Ok(()) }
     }
 }

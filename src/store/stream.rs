@@ -21,7 +21,8 @@ impl Store {
         if chunks.is_empty() {
             return Ok(());
         }
-        let answer = self.send_append(Append { run, chunks, at, doubtful: false }).await?;
+        let token = i64::from_ne_bytes(uuid::Uuid::new_v4().as_u64_pair().0.to_ne_bytes());
+        let answer = self.send_append(Append { run, chunks, at, token: Some(token), doubtful: false }).await?;
         self.heard(answer).await
     }
 
@@ -142,28 +143,20 @@ pub(super) mod postgres {
     use super::super::open::postgres::Reads;
     use super::{Append, Chunk, ReadRow, RunKey};
 
-    /// Adds values at the ends of their streams. Two processes that append to one stream at the same time meet in its
-    /// index; the later one's statement fails and is sent again.
+    /// Adds values at the ends of their streams. Two writers that append to one stream at the same time meet in its index;
+    /// the later one's statement fails and is sent again.
     pub(in super::super) async fn append(tx: &mut PgConnection, appends: &[Append]) -> Result<(), sqlx::Error> {
+        let landed = landed(tx, appends).await?;
         let mut streams: Vec<Stream<'_>> = Vec::new();
         let mut places: HashMap<(RunKey, &str), usize> = HashMap::new();
-        for append in appends {
+        for append in appends.iter().filter(|it| !it.token.is_some_and(|token| landed.contains(&token))) {
             for chunk in &append.chunks {
                 let i = *places.entry((append.run, &chunk.stream)).or_insert_with(|| {
                     streams.push(Stream { run: append.run, name: &chunk.stream, values: Vec::new() });
                     streams.len() - 1
                 });
-                streams[i].values.push((chunk, append.at.0));
+                streams[i].values.push((chunk, append));
             }
-        }
-        if appends.iter().any(|it| it.doubtful) {
-            let mut missing = Vec::with_capacity(streams.len());
-            for stream in streams {
-                if !ends_with(tx, &stream).await? {
-                    missing.push(stream);
-                }
-            }
-            streams = missing;
         }
         if streams.is_empty() { Ok(()) } else { insert(tx, &streams).await }
     }
@@ -172,45 +165,44 @@ pub(super) mod postgres {
     struct Stream<'a> {
         run: RunKey,
         name: &'a str,
-        values: Vec<(&'a Chunk, i64)>,
+        values: Vec<(&'a Chunk, &'a Append)>,
     }
 
-    /// Whether these very values are the last of their stream: then an earlier try has landed.
-    async fn ends_with(tx: &mut PgConnection, stream: &Stream<'_>) -> Result<bool, sqlx::Error> {
-        let last: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
-            "select part, at, value
+    /// The tokens of those that an earlier try has added, of those that may have been.
+    async fn landed(tx: &mut PgConnection, appends: &[Append]) -> Result<Vec<i64>, sqlx::Error> {
+        let (runs, tokens): (Vec<i64>, Vec<i64>) =
+            appends.iter().filter(|it| it.doubtful).filter_map(|it| Some((it.run.0, it.token?))).unzip();
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar(
+            "select distinct token
              from streams
-             where run = $1
-               and stream = $2
-             order by place desc
-             limit $3",
+             where run = any ($1)
+               and token = any ($2)",
         )
-        .bind(stream.run.0)
-        .bind(stream.name)
-        .bind(stream.values.len() as i64)
+        .bind(&runs)
+        .bind(&tokens)
         .fetch_all(tx)
-        .await?;
-        let same = |((part, at, value), (chunk, then)): (&(String, i64, Vec<u8>), &(&Chunk, i64))| {
-            *part == chunk.part && at == then && value == chunk.value.as_str().as_bytes()
-        };
-        Ok(last.len() == stream.values.len() && last.iter().zip(stream.values.iter().rev()).all(same))
+        .await
     }
 
     async fn insert(tx: &mut PgConnection, streams: &[Stream<'_>]) -> Result<(), sqlx::Error> {
         let (mut runs, mut names, mut nths, mut parts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut ats, mut values): (Vec<i64>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+        let (mut ats, mut values, mut tokens): (Vec<i64>, Vec<&[u8]>, Vec<Option<i64>>) = <_>::default();
         for stream in streams {
-            for ((chunk, at), nth) in stream.values.iter().zip(1_i64..) {
+            for ((chunk, append), nth) in stream.values.iter().zip(1_i64..) {
                 runs.push(stream.run.0);
                 names.push(stream.name);
                 nths.push(nth);
                 parts.push(chunk.part.as_str());
-                ats.push(*at);
+                ats.push(append.at.0);
                 values.push(chunk.value.as_str().as_bytes());
+                tokens.push(append.token);
             }
         }
         sqlx::query(
-            "insert into streams (run, stream, place, part, at, value)
+            "insert into streams (run, stream, place, part, at, value, token)
              select s.run, s.stream,
                     s.nth + coalesce((
                       select o.place
@@ -219,9 +211,9 @@ pub(super) mod postgres {
                         and o.stream = s.stream
                       order by o.place desc
                       limit 1), 0),
-                    s.part, s.at, s.value
-             from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[])
-               as s (run, stream, nth, part, at, value)",
+                    s.part, s.at, s.value, s.token
+             from unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[], $7::bigint[])
+               as s (run, stream, nth, part, at, value, token)",
         )
         .bind(&runs)
         .bind(&names)
@@ -229,6 +221,7 @@ pub(super) mod postgres {
         .bind(&parts)
         .bind(&ats)
         .bind(&values)
+        .bind(&tokens)
         .execute(tx)
         .await
         .map(drop)

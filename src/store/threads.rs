@@ -5,6 +5,7 @@ use super::open::{Inner, Store};
 use super::read::payload_of;
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
+use crate::message::{self, Unreadable};
 use crate::payload::Payload;
 use crate::thread::{Current, Thread};
 
@@ -21,7 +22,7 @@ pub struct Message {
     pub category: Option<String>,
     /// The turn that has added it; none if it was put there from outside.
     pub run: Option<RunKey>,
-    /// When it entered the history, by the clock of the machine that was at work. The order is that of the places.
+    /// When it entered the history, by the clock of the machine that was at work; never before what stands before it (T6.4).
     pub created_at: Instant,
     /// The row's content.
     pub content: Payload,
@@ -53,10 +54,36 @@ pub struct WaitingCall {
 /// What was last said on a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recent {
-    /// Rows of the history, with their places, in order.
-    pub rows: Vec<(i64, Payload)>,
+    /// How often rows of turns that have ended were changed.
+    pub edits: i64,
+    /// Whether these are the latest rows of all, rather than of those after the ones that the reader has seen.
+    pub whole: bool,
+    /// Rows of the history, in order; those of the turn that asks are the last.
+    pub rows: Vec<RecentRow>,
     /// The part that the last chunk belongs to.
     pub last_part: Option<String>,
+}
+
+/// A row of a history, for the turn that reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentRow {
+    /// Its place.
+    pub seq: i64,
+    /// Whether the turn itself has put it there.
+    pub own: bool,
+    /// Whether it was deleted since the turn began, and is for no other.
+    pub passing: bool,
+    /// The message's row, as it is stored.
+    pub content: String,
+}
+
+/// How much of a history a reader has. What it has is as it was while the thread's `edits` stay the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// How often rows had been changed then.
+    pub edits: i64,
+    /// Up to which place.
+    pub until: i64,
 }
 
 /// Which messages of a history to read.
@@ -70,6 +97,18 @@ pub struct Window {
     pub limit: usize,
     /// Whether the latest are wanted rather than the earliest. They come in the order of the history all the same.
     pub latest: bool,
+}
+
+impl RecentRow {
+    /// The message that it is.
+    ///
+    /// # Errors
+    /// If it is not JSON, or no message.
+    pub fn message(&self) -> Result<message::Message, Unreadable> {
+        let unreadable = |problem: serde_json::Error| Unreadable { seq: self.seq, problem: problem.to_string() };
+        let row: serde_json::Value = serde_json::from_str(&self.content).map_err(unreadable)?;
+        message::Message::of_row(self.seq, &row)
+    }
 }
 
 impl Window {
@@ -98,24 +137,6 @@ impl Store {
         row.map(Thread::try_from).transpose()
     }
 
-    /// Threads, the one that was changed last first; of one resource, or of all.
-    ///
-    /// # Errors
-    /// As [`Store::thread`].
-    pub async fn threads(
-        &self,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: usize,
-        limit: usize,
-    ) -> Result<Vec<Thread>, Error> {
-        self.readable().await?;
-        let (offset, limit) = (offset as i64, i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows: Vec<ThreadRow> = twins!(Inner: &self.0.inner, threads(namespace, resource, offset, limit))
-            .map_err(|e| Error::unavailable("list threads", e))?;
-        rows.into_iter().map(Thread::try_from).collect()
-    }
-
     /// Messages of a thread's history, in its order.
     ///
     /// # Errors
@@ -141,23 +162,35 @@ impl Store {
         rows.into_iter().map(Message::try_from).collect()
     }
 
-    /// The latest rows of a thread's history, with their places and in order, and the part that the last chunk which its
-    /// subscribers see belongs to: what a step of the turn `run` looks at, by one read. What others have put there since
-    /// the turn began is for the turns that follow (T7.4).
+    /// The latest rows of a thread's history, in order, after what the reader has `seen` if that still holds; and the part
+    /// that the last chunk which its subscribers see belongs to: what a step of the turn `run` looks at, by one read. What
+    /// others have put there since the turn began is for the turns that follow (T7.4), and so is that a message was deleted
+    /// since (H10.7).
     ///
     /// # Errors
     /// As [`Store::thread`].
-    pub async fn recent(&self, thread: ThreadKey, run: RunKey, limit: usize) -> Result<Recent, Error> {
+    pub async fn recent(
+        &self,
+        thread: ThreadKey,
+        run: RunKey,
+        limit: usize,
+        seen: Option<Seen>,
+    ) -> Result<Recent, Error> {
         self.readable().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (mut rows, last_part): Folded = twins!(Inner: &self.0.inner, recent(thread, limit))
+        let seen = seen.unwrap_or(Seen { edits: -1, until: 0 });
+        let Folded { edits, mut rows, last_part } = twins!(Inner: &self.0.inner, recent(thread, run, limit, seen))
             .map_err(|e| Error::unavailable("read what was last said on a thread", e))?;
         rows.sort_unstable_by_key(|(seq, ..)| *seq);
-        if let Some(first) = rows.iter().find(|(_, of, _)| *of == Some(run.0)).map(|(seq, ..)| *seq) {
-            rows.retain(|(seq, of, _)| *seq < first || *of == Some(run.0));
+        let mut rows: Vec<RecentRow> = rows
+            .into_iter()
+            .map(|(seq, of, passing, content)| RecentRow { seq, own: of == Some(run.0), passing, content })
+            .collect();
+        if let Some(first) = rows.iter().position(|row| row.own) {
+            let first = rows[first].seq;
+            rows.retain(|row| row.own || row.seq < first);
         }
-        let rows = rows.into_iter().map(|(seq, _, row)| Ok((seq, payload_of(row)?))).collect::<Result<_, Error>>()?;
-        Ok(Recent { rows, last_part })
+        Ok(Recent { edits, whole: edits != seen.edits, rows, last_part })
     }
 
     /// The tool calls that wait for an answer, of one thread or of all; the one that waits longest first.
@@ -233,7 +266,7 @@ impl TryFrom<ThreadRow> for Thread {
 /// `seq, id, role, category, created_at, content`
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct MessageRow {
-    seq: i64,
+    pub(super) seq: i64,
     id: String,
     role: String,
     category: Option<String>,
@@ -286,17 +319,23 @@ impl TryFrom<CallRow> for WaitingCall {
     }
 }
 
-/// A message's place, turn and row, if there is one, and the part of the last chunk.
+/// A thread's `edits`; a message's place, turn, whether it is deleted, and its row, if there is one; and the part of the
+/// last chunk.
 #[cfg(feature = "postgres")]
-type RecentRow = (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<String>);
+type FoundRow = (i64, Option<i64>, Option<i64>, Option<bool>, Option<Vec<u8>>, Option<String>);
 
-/// Rows of a history, in any order, each with its place and its turn; and the part of the last chunk.
-type Folded = (Vec<(i64, Option<i64>, Vec<u8>)>, Option<String>);
+/// A thread's `edits`; rows of its history, in any order, each with its place, its turn and whether it is deleted; the part
+/// of the last chunk.
+struct Folded {
+    edits: i64,
+    rows: Vec<(i64, Option<i64>, bool, String)>,
+    last_part: Option<String>,
+}
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::super::open::sqlite::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{CallRow, Folded, MessageRow, Namespace, RunKey, Seen, ThreadId, ThreadKey, ThreadRow, Window};
     use crate::store::json::Json;
 
     pub(super) async fn thread(
@@ -318,53 +357,49 @@ mod sqlite {
         .await
     }
 
-    pub(super) async fn threads(
-        reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
-        limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        sqlx::query_as(
-            "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                    (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                    t.created_at, t.updated_at
-             from threads t
-             left join runs r on r.key = t.run
-             where t.namespace = $1 and ($2 is null or t.resource = $2)
-             order by t.updated_at desc, t.key desc
-             limit $4 offset $3",
-        )
-        .bind(namespace.as_str())
-        .bind(resource)
-        .bind(offset)
-        .bind(limit)
-        .fetch_all(&reads.pool)
-        .await
-    }
-
     // A row through the driver costs more than a message: all are folded into one, with separators that JSON cannot hold.
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let (folded, last_part): (Option<String>, Option<String>) = sqlx::query_as(
-            "select (select group_concat(
-                         m.seq || char(31) || coalesce(m.run, '') || char(31) || cast(m.content as text), char(30))
-                     from (select seq, run, content from messages where thread = $1 order by seq desc limit $2) m),
-                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)",
+    pub(super) async fn recent(
+        reads: &Reads,
+        thread: ThreadKey,
+        run: RunKey,
+        limit: i64,
+        seen: Seen,
+    ) -> Result<Folded, sqlx::Error> {
+        let (edits, folded, last_part): (i64, Option<String>, Option<String>) = sqlx::query_as(
+            "select t.edits,
+                    (select group_concat(
+                         m.seq || char(31) || coalesce(m.run, '') || char(31) || (m.deleted_at is not null) || char(31) ||
+                         cast(m.content as text), char(30))
+                     from (
+                         select seq, run, deleted_at, content
+                         from messages
+                         where thread = $1
+                           and seq > case t.edits when $3 then $4 else 0 end
+                           and (deleted_at is null or kept_for = $5)
+                         order by seq desc
+                         limit $2
+                     ) m),
+                    (select part from streams where run = $1 and stream = 'chunks' order by place desc limit 1)
+             from threads t
+             where t.key = $1",
         )
         .bind(thread.0)
         .bind(limit)
+        .bind(seen.edits)
+        .bind(seen.until)
+        .bind(run.0)
         .fetch_one(&reads.pool)
         .await?;
         let unfold = |row: &str| {
-            let mut fields = row.splitn(3, '\u{1f}');
-            let (seq, run, content) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((seq.parse().ok()?, run.parse().ok(), content.as_bytes().to_vec()))
+            let mut fields = row.splitn(4, '\u{1f}');
+            let (seq, run, passing) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((seq.parse().ok()?, run.parse().ok(), passing == "1", fields.next()?.to_owned()))
         };
         let folded = folded.unwrap_or_default();
         let rows = folded.split('\u{1e}').filter(|row| !row.is_empty()).map(unfold);
         let rows: Option<Vec<_>> = rows.collect();
         let rows = rows.ok_or_else(|| sqlx::Error::Decode(format!("the history of thread {thread}").into()))?;
-        Ok((rows, last_part))
+        Ok(Folded { edits, rows, last_part })
     }
 
     pub(super) async fn messages(
@@ -375,13 +410,13 @@ mod sqlite {
         let query = if window.latest {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq desc
              limit $4"
         } else {
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and seq > $2 and seq <= $3
+             where thread = $1 and seq > $2 and seq <= $3 and deleted_at is null
              order by seq
              limit $4"
         };
@@ -406,7 +441,7 @@ mod sqlite {
         sqlx::query_as(
             "select seq, id, role, category, run, created_at, content
              from messages
-             where thread = $1 and id in (select value ->> 0 from json_each($2))
+             where thread = $1 and id in (select value ->> 0 from json_each($2)) and deleted_at is null
              order by seq",
         )
         .bind(thread.0)
@@ -452,7 +487,9 @@ mod sqlite {
 #[cfg(feature = "postgres")]
 mod postgres {
     use super::super::open::postgres::Reads;
-    use super::{CallRow, Folded, MessageRow, Namespace, RecentRow, ThreadId, ThreadKey, ThreadRow, Window};
+    use super::{
+        CallRow, Folded, FoundRow, MessageRow, Namespace, RunKey, Seen, ThreadId, ThreadKey, ThreadRow, Window,
+    };
 
     pub(super) async fn thread(
         reads: &Reads,
@@ -478,64 +515,53 @@ mod postgres {
             .await
     }
 
-    pub(super) async fn threads(
+    pub(super) async fn recent(
         reads: &Reads,
-        namespace: &Namespace,
-        resource: Option<&str>,
-        offset: i64,
+        thread: ThreadKey,
+        run: RunKey,
         limit: i64,
-    ) -> Result<Vec<ThreadRow>, sqlx::Error> {
-        reads
+        seen: Seen,
+    ) -> Result<Folded, sqlx::Error> {
+        let rows: Vec<FoundRow> = reads
             .read(|mut connection| async move {
                 sqlx::query_as(
-                    "select t.key, t.namespace, t.id, t.resource, t.title, t.metadata, r.id as run_id, t.agent, t.last_seq,
-                            (select count(*) from queue q where q.thread = t.key and q.kind = 'turn') as queued,
-                            t.created_at, t.updated_at
+                    "select t.edits, m.seq, m.run, m.passing, m.content, (
+                         select part
+                         from streams
+                         where run = $1
+                           and stream = 'chunks'
+                         order by place desc
+                         limit 1) as part
                      from threads t
-                     left join runs r on r.key = t.run
-                     where t.namespace = $1
-                       and ($2 is null or t.resource = $2)
-                     order by t.updated_at desc, t.key desc
-                     limit $4 offset $3",
-                )
-                .bind(namespace.as_str())
-                .bind(resource)
-                .bind(offset)
-                .bind(limit)
-                .fetch_all(&mut *connection)
-                .await
-            })
-            .await
-    }
-
-    pub(super) async fn recent(reads: &Reads, thread: ThreadKey, limit: i64) -> Result<Folded, sqlx::Error> {
-        let rows: Vec<RecentRow> = reads
-            .read(|mut connection| async move {
-                sqlx::query_as(
-                    "select m.seq, m.run, m.content, p.part
-                     from (select (
-                             select part
-                             from streams
-                             where run = $1
-                               and stream = 'chunks'
-                             order by place desc
-                             limit 1) as part) p
-                     left join (
-                       select seq, run, content
+                     left join lateral (
+                       select seq, run, deleted_at is not null as passing, content
                        from messages
                        where thread = $1
+                         and seq > case t.edits when $3 then $4 else 0 end
+                         and (deleted_at is null or kept_for = $5)
                        order by seq desc
-                       limit $2) m on true",
+                       limit $2) m on true
+                     where t.key = $1",
                 )
                 .bind(thread.0)
                 .bind(limit)
+                .bind(seen.edits)
+                .bind(seen.until)
+                .bind(run.0)
                 .fetch_all(&mut *connection)
                 .await
             })
             .await?;
-        let last_part = rows.first().and_then(|(.., part)| part.clone());
-        let rows = rows.into_iter().filter_map(|(seq, run, content, _)| Some((seq?, run, content?)));
-        Ok((rows.collect(), last_part))
+        let (edits, last_part) = match rows.first() {
+            Some((edits, .., part)) => (*edits, part.clone()),
+            None => return Err(sqlx::Error::RowNotFound),
+        };
+        let text = |content| String::from_utf8(content).map_err(|e| sqlx::Error::Decode(Box::new(e)));
+        let rows =
+            rows.into_iter().filter_map(|(_, seq, run, passing, content, _)| Some((seq?, run, passing?, content?)));
+        let rows: Result<_, sqlx::Error> =
+            rows.map(|(seq, run, passing, content)| Ok((seq, run, passing, text(content)?))).collect();
+        Ok(Folded { edits, rows: rows?, last_part })
     }
 
     pub(super) async fn messages(
@@ -549,6 +575,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq desc
              limit $4"
         } else {
@@ -557,6 +584,7 @@ mod postgres {
              where thread = $1
                and seq > $2
                and seq <= $3
+               and deleted_at is null
              order by seq
              limit $4"
         };
@@ -585,6 +613,7 @@ mod postgres {
                      from messages
                      where thread = $1
                        and id = any ($2)
+                       and deleted_at is null
                      order by seq",
                 )
                 .bind(thread.0)

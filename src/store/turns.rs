@@ -40,7 +40,6 @@ pub(super) struct Entry<'m> {
     pub(super) thread: ThreadKey,
     /// The turn that it belongs to.
     pub(super) run: Option<RunKey>,
-    pub(super) at: Instant,
     pub(super) message: &'m NewMessage,
 }
 
@@ -96,7 +95,7 @@ impl Queued {
 /// The chunks of what was put into the history of an idle thread, as a write to its stream.
 pub(super) fn shown(thread: ThreadKey, part: &str, chunks: Vec<Payload>, at: Instant) -> Append {
     let chunks = chunks.into_iter().map(|value| receive::chunk(part, value)).collect();
-    Append { run: RunKey(thread.0), chunks, at, doubtful: false }
+    Append { run: RunKey(thread.0), chunks, at, token: None, doubtful: false }
 }
 
 /// Writes a batch some of whose runs are turns, in one transaction: threads are locked first, by key, then runs.
@@ -119,8 +118,8 @@ pub(super) async fn write(mut tx: CallerTx<'_>, batch: &Batch, frame: Frame) -> 
     Ok(facts)
 }
 
-/// Writes what commits that have landed leave with their threads; if nothing follows what subscribers see, that is written
-/// as the `last` part of the transaction. Whether it was.
+/// Writes what commits that have landed leave with their threads; where it can be, the last of it is written as the `last`
+/// part of the transaction. Whether it was.
 async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts, last: Frame) -> Result<bool, sqlx::Error> {
     let parts = number(tx.again(), landed).await?;
     let mut left = Left::default();
@@ -145,10 +144,7 @@ async fn leave(mut tx: CallerTx<'_>, landed: &[&Commit], facts: &mut Facts, last
         }
         commit::rows(tx.again(), &batch, Frame::Inside).await?;
     }
-    if !left.ended.is_empty() {
-        hand_on(tx, &left.ended, facts).await?;
-    }
-    Ok(false)
+    if left.ended.is_empty() { Ok(false) } else { hand_on(tx, &left.ended, facts, last).await }
 }
 
 /// What commits leave with their threads, each state signal with its version in it, and tracked (T14.6).
@@ -223,8 +219,8 @@ pub(super) struct Ended {
 
 impl<'c> Left<'c> {
     fn gather(&mut self, commit: &Commit, part: &'c ThreadPart) {
-        let (run, at) = (commit.run, commit.at);
-        let entry = |message| Entry { thread: part.thread, run: Some(run), at, message };
+        let run = Some(commit.run);
+        let entry = |message| Entry { thread: part.thread, run, message };
         self.messages.extend(part.messages.iter().map(entry));
         self.suspends.extend(part.suspends.iter().map(|call| (commit.run, part.thread, call, commit.at)));
         self.settles.extend(part.settles.iter().map(|call| (commit.run, call.as_str())));
@@ -237,8 +233,9 @@ impl<'c> Left<'c> {
     }
 }
 
-/// Hands threads on: to a turn that takes what was not taken, else to the head of the queue, else to nobody (T9.7).
-async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Result<(), sqlx::Error> {
+/// Hands threads on: to a turn that takes what was not taken, else to the head of the queue, else to nobody (T9.7). Whether
+/// the transaction has ended with it.
+async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts, last: Frame) -> Result<bool, sqlx::Error> {
     let stands: Vec<StandsRow> = twins!(CallerTx: tx.again(), stands(ended))?;
     let stands: HashMap<ThreadKey, StandsRow> = stands.into_iter().map(|row| (ThreadKey(row.key), row)).collect();
     let has_it = |it: &Ended| stands.get(&it.thread).is_some_and(|row| row.run == Some(it.run.0));
@@ -248,7 +245,7 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Re
         twins!(CallerTx: tx.again(), unqueue_runs(&gone))?;
     }
     if ended.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let any =
         |what: fn(&StandsRow) -> i64| ended.iter().any(|it| stands.get(&it.thread).is_some_and(|row| what(row) != 0));
@@ -280,7 +277,8 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts) -> Re
         };
         plan.hand_on(ended, last_place, queue, follow_up);
     }
-    plan.write(tx, facts).await
+    plan.write(tx, facts, last).await?;
+    Ok(last == Frame::Closes)
 }
 
 /// What a follow-up is made of: how the turn before it began.
@@ -344,13 +342,13 @@ impl HandOn {
         self.moved.insert(ended.thread, moved);
     }
 
-    async fn write(self, mut tx: CallerTx<'_>, facts: &mut Facts) -> Result<(), sqlx::Error> {
+    async fn write(self, mut tx: CallerTx<'_>, facts: &mut Facts, last: Frame) -> Result<(), sqlx::Error> {
         facts.due |= !self.begins.commits.is_empty() || !self.revived.is_empty();
         if !self.begins.commits.is_empty() {
             commit::rows(tx.again(), &self.begins, Frame::Inside).await?;
         }
         if !self.emptied.is_empty() {
-            twins!(CallerTx: tx.again(), empty(&self.emptied))?;
+            empty(tx.again(), &self.emptied).await?;
         }
         if !self.shown.is_empty() {
             unqueue(tx.again(), &self.shown).await?;
@@ -366,7 +364,7 @@ impl HandOn {
             facts.shown.extend(self.revived.iter().map(|it| it.thread));
             revive(tx.again(), &self.revived).await?;
         }
-        receive::move_threads(tx, &self.moved).await
+        receive::move_threads(tx, &self.moved, last).await
     }
 }
 
@@ -396,6 +394,11 @@ pub(super) async fn enqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), s
 pub(super) async fn revive(mut tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
     unqueue(tx.again(), queued).await?;
     twins!(CallerTx: tx, make_due(queued))
+}
+
+/// What runs were sent and have not taken, they never will.
+pub(super) async fn empty(tx: CallerTx<'_>, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+    twins!(CallerTx: tx, empty(runs))
 }
 
 async fn unqueue(tx: CallerTx<'_>, queued: &[Queued]) -> Result<(), sqlx::Error> {
@@ -562,7 +565,7 @@ mod sqlite {
                 Some(category) => row.text(category),
                 None => row.null(),
             };
-            row.maybe(it.run.map(|run| run.0)).int(it.at.0).size(bytes.len() + 1).size(content.len());
+            row.maybe(it.run.map(|run| run.0)).int(it.message.at.0).size(bytes.len() + 1).size(content.len());
             bytes.extend_from_slice(content);
         }
         (json.done(), bytes)
@@ -578,7 +581,16 @@ mod sqlite {
                         value ->> 7 as length
                  from json_each($1)
              ) m
-             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant'",
+             where messages.thread = m.thread and messages.id = m.id and messages.role = 'assistant';
+
+             update threads
+             set edits = edits + 1
+             where key in (
+                 select m.thread
+                 from json_each($1) e
+                 cross join messages m on m.thread = e.value ->> 0 and m.id = e.value ->> 1
+                 where m.run is not e.value ->> 4
+             )",
         )
         .bind(json)
         .bind(bytes)
@@ -592,7 +604,8 @@ mod sqlite {
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread, t.last_seq + row_number() over (partition by m.thread order by m.k), m.id, m.role, m.category,
-                    m.run, m.at, substr($2, m.begin, m.length)
+                    m.run, max(t.updated_at, max(m.at) over (partition by m.thread order by m.k)),
+                    substr($2, m.begin, m.length)
              from (
                  select key as k, value ->> 0 as thread, value ->> 1 as id, value ->> 2 as role, value ->> 3 as category,
                         value ->> 4 as run, value ->> 5 as at, value ->> 6 as begin, value ->> 7 as length
@@ -891,6 +904,19 @@ mod postgres {
         .bind(&ids)
         .bind(&runs)
         .bind(&contents)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query(
+            "update threads
+             set edits = edits + 1
+             where key = any (array(
+                 select e.thread
+                 from unnest($1::bigint[], $2::text[], $3::bigint[]) as e (thread, id, run)
+                 where (select m.run from messages m where m.thread = e.thread and m.id = e.id) is distinct from e.run))",
+        )
+        .bind(&threads)
+        .bind(&ids)
+        .bind(&runs)
         .execute(tx)
         .await
         .map(drop)
@@ -902,14 +928,17 @@ mod postgres {
         let roles: Vec<&str> = entries.iter().map(|it| it.message.role).collect();
         let categories: Vec<Option<&str>> = entries.iter().map(|it| it.message.category).collect();
         let runs: Vec<Option<i64>> = entries.iter().map(|it| it.run.map(|run| run.0)).collect();
-        let ats: Vec<i64> = entries.iter().map(|it| it.at.0).collect();
+        let ats: Vec<i64> = entries.iter().map(|it| it.message.at.0).collect();
         let contents: Vec<&[u8]> = entries.iter().map(|it| it.message.row.as_str().as_bytes()).collect();
         sqlx::query(
             "insert into messages (thread, seq, id, role, category, run, created_at, content)
              select m.thread,
                     (select t.last_seq from threads t where t.key = m.thread)
                       + row_number() over (partition by m.thread order by m.k),
-                    m.id, m.role, m.category, m.run, m.at, m.content
+                    m.id, m.role, m.category, m.run,
+                    greatest((select t.updated_at from threads t where t.key = m.thread),
+                             max(m.at) over (partition by m.thread order by m.k)),
+                    m.content
              from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
                with ordinality as m (thread, id, role, category, run, at, content, k)
              where (select o.seq from messages o where o.thread = m.thread and o.id = m.id) is null

@@ -2,7 +2,8 @@
 //!
 //! No timer: while one transaction is flushed, the next batch gathers. A request that is refused, or that the database
 //! cannot take, does not hurt its neighbours. An outcome that is unknown, because the connection was lost, is resolved by
-//! writing again: a commit carries fence and head, an arrival its id, a start its key, so what has landed is recognised.
+//! writing again: a commit carries fence and head, an arrival its id, a start its key, an append its token, so what has landed
+//! is recognised.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,7 +58,9 @@ pub(super) struct Append {
     pub(super) run: RunKey,
     pub(super) chunks: Vec<Chunk>,
     pub(super) at: Instant,
-    /// It may have landed already: what stands at the stream's end with the same time, part and value is not added.
+    /// What names it among all appends; none inside a transaction that is recognised by something else.
+    pub(super) token: Option<i64>,
+    /// It may have landed already: nothing is added if its token is there, whoever has appended since.
     pub(super) doubtful: bool,
 }
 
@@ -399,6 +402,9 @@ fn trouble(error: &sqlx::Error) -> Trouble {
             Some(code) if said.as_ref().try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() => {
                 sqlite::trouble(code)
             }
+            // Another writer has appended to the same stream meanwhile: the next place is another one now.
+            #[cfg(feature = "postgres")]
+            Some("23505") if said.constraint() == Some("streams_run_stream_place_key") => Trouble::Again,
             #[cfg(feature = "postgres")]
             Some(code) => postgres::trouble(code),
             _ => Trouble::Refused,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::kit::TestKit;
 use super::{Database, Error, Redact};
 use crate::agent::Agent;
-use crate::agent::model::Models;
+use crate::agent::model::{Models, Tape};
 use crate::clock::{Instant, VirtualClock};
 use crate::engine::{self, Mock, Shadow};
 use crate::failure::{AttemptFailure, Failure, Fault};
@@ -94,6 +94,19 @@ impl Setup {
     pub fn models(mut self, models: Models) -> Self {
         self.models = models;
         self
+    }
+
+    /// Plays the recording in `file` if there is one, whatever models there are; else records there what they are asked. A
+    /// test with a real model's answers is run once with its key, and ever after without key and network.
+    ///
+    /// # Errors
+    /// If the file is there and is not a recording.
+    pub fn recorded(mut self, file: impl Into<std::path::PathBuf>) -> Result<Self, Error> {
+        let file = file.into();
+        let name = file.display().to_string();
+        let tape = Tape::once(file).map_err(|e| Error::Recorded { file: name, problem: e.to_string() })?;
+        self.models = self.models.recorded(tape);
+        Ok(self)
     }
 
     /// Registers no workflow: for another deploy that begins from nothing.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::desk::Desk;
 use crate::failure::Failure;
-use crate::message::{Body, Message};
+use crate::message::{Body, Category, Message};
 use crate::payload::Payload;
 use crate::run::BlockReason;
 use crate::thread::{NewCall, NewLane, NewMessage, TurnInput};
@@ -37,11 +37,13 @@ impl ThreadDesk {
     fn enter(&self, message: &Message, again: bool) {
         let category = match &message.body {
             Body::Signal(signal) => Some(signal.category.word()),
-            _ => None,
+            // Old rows that begin as a reminder are listed as what they are (T6.9).
+            _ => (!message.is_listed(false)).then_some(Category::Reactive.word()),
         };
         let row = self.encode("a message", &message.to_row(&self.thread, &self.resource));
         let role = message.role().word();
-        self.desk.add_message(NewMessage { id: message.id.clone(), role, category, row, again });
+        let (id, at) = (message.id.clone(), message.created_at);
+        self.desk.add_message(NewMessage { id, role, category, row, at, again });
     }
 
     /// Says how a lane stands with a state signal that is added in the same breath (T14.8).

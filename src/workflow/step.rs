@@ -182,8 +182,8 @@ pub(super) fn decode_step<O: DeserializeOwned, E: Fault>(
     })
 }
 
-/// Rows of a history with their places, and whether what was last shown was shown by the same step.
-pub type Recent = (Vec<(i64, Payload)>, bool);
+/// Messages of a history, and whether what was last shown was shown by the same step.
+pub type Recent = (Vec<Message>, bool);
 
 /// What the engine does for a body while it runs.
 pub trait Recorder: Send + Sync {
@@ -196,8 +196,8 @@ pub trait Recorder: Send + Sync {
     /// Appends to what subscribers see of the thread that the run answers; returns once it is durable.
     fn show(&self, chunks: Vec<Payload>) -> BoxFuture<'static, Result<(), Failure>>;
 
-    /// The latest rows of the history of that thread, with their places, in order; and whether the last of what its
-    /// subscribers have seen was shown by an attempt at this step.
+    /// The latest messages of the history of that thread, in its order; and whether the last of what its subscribers have
+    /// seen was shown by an attempt at this step.
     fn recent(&self, limit: usize) -> BoxFuture<'static, Result<Recent, Failure>>;
 
     /// Rows of the history of that thread by the ids of their messages, with their places, in order.
@@ -334,8 +334,7 @@ impl StepContext {
     /// # Errors
     /// If the run is no turn, or the store cannot be read.
     pub async fn recent(&self, limit: usize) -> Result<(Vec<Message>, bool), Failure> {
-        let (rows, was_showing) = self.recorder.recent(limit).await?;
-        Ok((self.read(rows), was_showing))
+        self.recorder.recent(limit).await
     }
 
     /// Messages of the thread's history by their ids, in its order; those that are not there are left out.

@@ -77,6 +77,13 @@ impl Place {
         done(command)
     }
 
+    /// Runs the program to its end with these variables.
+    pub fn aldis_under(&self, variables: &[(&str, &str)], args: &[&str]) -> Done {
+        let mut command = self.command(&aldis(), args);
+        command.envs(variables.iter().copied());
+        done(assert_cmd::Command::from_std(command))
+    }
+
     /// Runs an example to its end.
     pub fn example(&self, name: &str, variables: &[(&str, &str)], args: &[&str]) -> Done {
         let mut command = self.command(&example(name), args);

@@ -19,6 +19,25 @@ fn a_message_is_answered_and_stands_in_the_history() {
 }
 
 #[test]
+fn a_conversation_is_recorded_and_played() {
+    let place = Place::sqlite();
+    let file = "talk.json";
+    let secret = ("SOME_API_KEY", "sk-very-secret-1234");
+    let asked = format!("/say the key is {}", secret.1);
+    let sent = place.aldis_under(&[secret], &["send", "t", &asked, "--record", file]);
+    assert_eq!((sent.code, sent.out.as_str()), (0, "the key is sk-very-secret-1234\n"), "{sent:?}");
+    let recorded = std::fs::read_to_string(place.folder.path().join(file)).unwrap();
+    assert!(!recorded.contains(secret.1) && recorded.contains("the key is [SOME_API_KEY]"), "{recorded}");
+    let again = place.aldis(&["send", "t", "Hello", "--record", file]);
+    assert!(again.code == 2 && again.err.contains("is there already; play it with --play"), "{again:?}");
+    // The same on a thread of its own: what the model reads is the same.
+    let played = place.aldis(&["send", "u", &asked, "--play", file]);
+    assert_eq!((played.code, played.out.as_str()), (0, "the key is [SOME_API_KEY]\n"), "{played:?}");
+    let other = place.aldis(&["send", "v", "Something else", "--play", file]);
+    assert!(other.code == 1 && other.err.contains("holds no reply to this request"), "{other:?}");
+}
+
+#[test]
 fn a_thread_of_somebody_else_is_refused() {
     let place = Place::sqlite();
     place.aldis(&["send", "t", "Hello"]);

@@ -36,7 +36,7 @@ each_store! {
         assert_eq!((malformed.refused().0, &malformed.json()["issues"][0]["field"]), (400, &json!("body")));
         let twice = served.ask(post(SEND, "{} {}")).await;
         assert_eq!((twice.refused().0, &twice.json()["issues"][0]["field"]), (400, &json!("body")));
-        assert!(served.kit.threads(None, 0, 10).await?.is_empty(), "nothing was written");
+        assert!(served.kit.threads(None, aldis::store::Page::first(10)).await?.items.is_empty(), "nothing was written");
         served.finish().await?;
     }
 

@@ -43,7 +43,14 @@ fn of_turn(of: &Received, id: &str, cache_key: &str, version: u64, again: bool) 
         again,
         window: json("[]"),
     };
-    let message = NewMessage { id: id.into(), role: "signal", category: Some("state"), row: json(&row), again: false };
+    let message = NewMessage {
+        id: id.into(),
+        role: "signal",
+        category: Some("state"),
+        row: json(&row),
+        at: at(10),
+        again: false,
+    };
     ThreadPart {
         thread: of.thread,
         messages: vec![message],

@@ -1,4 +1,4 @@
-use aldis::store::{Chunk, Commit};
+use aldis::store::{Chunk, Commit, Fault, Faults, Options};
 
 use crate::support::*;
 
@@ -68,6 +68,65 @@ each_store! {
             let of_sender: Vec<_> =
                 read.iter().filter(|it| it.part == part).map(|it| it.value.read::<i64>().unwrap()).collect();
             assert_eq!(of_sender, (0..10).collect::<Vec<_>>());
+        }
+    }
+
+    // An append whose answer was lost is recognised wherever in the stream it stands by now.
+    async fn an_append_whose_answer_was_lost_stands_there_once_although_others_append(store) {
+        let held = store.begun("r-1").await;
+        let (others, run) = ((**store).clone(), held.run);
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = std::sync::Arc::clone(&stop);
+        let others = tokio::spawn(async move {
+            let mut appended = 0;
+            while !stopped.load(std::sync::atomic::Ordering::SeqCst) {
+                others.append(run, vec![chunk("out", "other", "0")], at(20)).await.unwrap();
+                appended += 1;
+            }
+            appended
+        });
+        // The same value again and again, at the same time: only the sender knows which is which.
+        for _ in 0..5 {
+            let options = Options { faults: Some(Faults::at(1, Fault::LoseAnswer)), ..Options::default() };
+            let shaky = store.elsewhere_with(options).await;
+            shaky.append(held.run, vec![chunk("out", "shaky", "7"), chunk("log", "shaky", "7")], at(20)).await.unwrap();
+            shaky.close().await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let appended: usize = others.await.unwrap();
+        let read = store.read_stream(held.run, "out", 0, 1_000_000).await.unwrap();
+        assert_eq!(read.iter().filter(|it| it.part == "shaky").count(), 5);
+        assert_eq!(read.len(), appended + 5);
+        assert!(read.iter().map(|it| it.offset).eq(1..=read.len() as i64), "no gap");
+        assert_eq!(store.read_stream(held.run, "log", 0, 100).await.unwrap().len(), 5);
+    }
+
+    async fn writers_of_several_processes_append_to_one_stream(store) {
+        let held = store.begun("r-1").await;
+        let options = || Options { writers: 4, ..Options::default() };
+        let stores = [store.elsewhere_with(options()).await, store.elsewhere_with(options()).await];
+        let senders: Vec<_> = (0..8)
+            .map(|n| {
+                let (store, run) = (stores[n % 2].clone(), held.run);
+                tokio::spawn(async move {
+                    for i in 0..20 {
+                        let chunks = vec![chunk("out", &n.to_string(), &i.to_string())];
+                        store.append(run, chunks, at(20)).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        let read = store.read_stream(held.run, "out", 0, 1_000).await.unwrap();
+        assert!(read.iter().map(|it| it.offset).eq(1..=160));
+        for n in 0..8 {
+            let of_sender = read.iter().filter(|it| it.part == n.to_string()).map(|it| it.value.read::<i64>().unwrap());
+            assert!(of_sender.eq(0..20), "the order of sender {n}");
+        }
+        for store in stores {
+            store.close().await;
         }
     }
 

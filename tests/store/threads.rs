@@ -201,6 +201,27 @@ each_store! {
         assert_eq!(current(store).await, None);
     }
 
+    // T6.4: the clock of another machine is behind.
+    async fn times_never_go_back_along_a_history(store) {
+        let persist = Routing { if_idle: IfIdle::Persist, if_active: IfActive::Persist, ..Routing::default() };
+        for (id, time) in [("s1", 50), ("s2", 20), ("s3", 70), ("s4", 60)] {
+            received(store, Input { routing: persist, at: at(time), ..input(store, id).await }).await;
+        }
+        let woken = received(store, Input { at: at(20), ..input(store, "s5").await }).await;
+        let turn = claimed(store, "turn-s5").await;
+        let message = |id: &str, time| NewMessage {
+            id: id.into(), role: "assistant", category: None, again: false, at: at(time), row: json("{}"),
+        };
+        let messages = vec![message("m1", 40), message("m2", 90), message("m3", 80)];
+        let left = ThreadPart { thread: woken.thread, messages, ..ThreadPart::default() };
+        store.applied(Commit { thread: Some(Box::new(left)), ..turn.completes() }).await;
+        let history = store.messages(woken.thread, Window::after(0, 10)).await.unwrap();
+        let times: Vec<i64> = history.iter().map(|it| it.created_at.0).collect();
+        assert_eq!(times, [50, 50, 70, 70, 70, 90, 90]);
+        let thread = store.thread(&Namespace::default(), &ThreadId::parse("t").unwrap()).await.unwrap().unwrap();
+        assert_eq!(thread.updated_at, at(90));
+    }
+
     // T7.4
     async fn an_input_that_is_persisted_while_its_agent_has_the_thread_is_not_shown(store) {
         sent(store, "s1").await;
@@ -350,6 +371,7 @@ each_store! {
             role: "assistant",
             category: None,
             again: false,
+            at: at(10),
             row: json(&format!(r#""{id}""#)),
         };
         let call = NewCall { call: "c1".into(), tool: "refund".into(), value: json("{}"), expires_at: Some(at(900)) };

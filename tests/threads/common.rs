@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aldis::agent::Agent;
 use aldis::agent::model::{Delta, Deltas, Finish, Model, ModelError, Models, Reply, Request, Usage};
-use aldis::message::{AssistantPart, Body, CallState, Message, NewSignal, ReplyPart};
+use aldis::message::{AssistantPart, Body, CallState, Message, NewSignal, ReplyPart, ToolCall};
 use aldis::runtime::{Client, ThreadHandle};
 use aldis::store::{Kind, Window};
 use aldis::testing::{Error, Setup};
@@ -93,6 +93,7 @@ pub fn about(chunk: &Value) -> String {
         "tool-output-denied" => {
             format!("{} {}", payload["toolName"].as_str().unwrap_or_default(), payload["approval"]["reason"])
         }
+        "tripwire" => payload["reason"].as_str().unwrap_or_default().to_owned(),
         "error" => payload["error"]["message"].to_string(),
         _ => String::new(),
     };
@@ -197,6 +198,7 @@ pub struct Asked {
 #[derive(Debug)]
 enum Does {
     Say(String),
+    Call(ToolCall),
     Fail(ModelError),
 }
 
@@ -214,9 +216,20 @@ impl Asked {
         self.does.send(Does::Say(text.to_owned())).expect("the model is asked");
     }
 
+    /// Says more, if somebody still listens.
+    pub fn says(&self, text: &str) -> bool {
+        self.does.send(Does::Say(text.to_owned())).is_ok()
+    }
+
     /// Ends without an answer.
     pub fn fail(self, error: ModelError) {
         self.does.send(Does::Fail(error)).expect("the model is asked");
+    }
+
+    /// Calls a tool, and that was all.
+    pub fn call(self, name: &str, arguments: Value) {
+        let call = ToolCall { id: format!("call-{name}"), name: name.to_owned(), arguments };
+        self.does.send(Does::Call(call)).expect("the model is asked");
     }
 
     /// Says this, and that was all.
@@ -240,7 +253,7 @@ impl Model for Puppet {
         let told = self.0.send(Asked { request: request.clone(), does });
         Box::pin(async move {
             told.expect("somebody pulls the strings");
-            let mut text = String::new();
+            let (mut text, mut calls) = (String::new(), Vec::new());
             while let Some(does) = strings.recv().await {
                 match does {
                     Does::Say(more) => {
@@ -250,10 +263,17 @@ impl Model for Puppet {
                         text.push_str(&more);
                         deltas.send(Delta::Text { id: "t".into(), text: more }).await;
                     }
+                    Does::Call(call) => calls.push(AssistantPart::Call(call)),
                     Does::Fail(error) => return Err(error),
                 }
             }
-            Ok(said(request, &text))
+            let mut reply = said(request, &text);
+            if !calls.is_empty() {
+                reply.finish = Finish::ToolCalls;
+                reply.parts.retain(|part| *part != AssistantPart::Text(String::new()));
+                reply.parts.extend(calls);
+            }
+            Ok(reply)
         })
     }
 }

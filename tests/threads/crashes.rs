@@ -45,7 +45,7 @@ fn setup(kind: Kind, ledger: &Ledger) -> Setup {
 }
 
 /// On Postgres without crashes before a write: they leave the same rows as a crash after the write before.
-fn crash(kind: Kind, setup: impl Fn(Kind, &Ledger) -> Setup) -> Crash<impl Fn(&Ledger) -> Setup> {
+pub fn crash(kind: Kind, setup: impl Fn(Kind, &Ledger) -> Setup) -> Crash<impl Fn(&Ledger) -> Setup> {
     let crash = Crash::of(move |ledger: &Ledger| setup(kind, ledger));
     match kind {
         Kind::Sqlite => crash,

@@ -2,7 +2,7 @@
 
 use aldis::agent::{Agent, DELEGATIONS_MAX};
 use aldis::runtime::Answer;
-use aldis::store::Kind;
+use aldis::store::{Kind, Page};
 use aldis::testing::Setup;
 use aldis::{Context, Failure, Workflow};
 use serde_json::json;
@@ -34,7 +34,7 @@ each_store! {
         let lines = history(&thread).await?;
         assert!(lines[1].contains(r#"{"message":"Hello"}: "Hello"]"#), "{lines:?}");
         assert!(lines[1].contains(r#"{"message":"Bye"}: "Bye"]"#), "{lines:?}");
-        let threads = kit.threads(Some("ann"), 0, 10).await?;
+        let threads = kit.threads(Some("ann"), Page::first(10)).await?.items;
         assert_eq!(threads.len(), 3);
         assert!(threads.iter().all(|it| it.current.is_none()), "{threads:?}");
         kit.finish().await?;
@@ -52,7 +52,7 @@ each_store! {
         }
         let calls = kit.waiting_calls(10).await?;
         assert_eq!(calls.len(), 1, "{calls:?}");
-        let threads = kit.threads(Some("ann"), 0, 10).await?;
+        let threads = kit.threads(Some("ann"), Page::first(10)).await?.items;
         let theirs = threads.iter().find(|it| it.key == calls[0].thread).unwrap();
         let theirs = kit.agent("demo").thread(theirs.id.as_str(), "ann")?;
         let answer = Answer { approved: true, reason: None, resume: Some(json!("seven")) };
@@ -115,7 +115,7 @@ each_store! {
         }
         thread.send(said.as_str()).await?;
         kit.run_to_rest().await?;
-        assert_eq!(kit.threads(None, 0, 100).await?.len(), DELEGATIONS_MAX + 1);
+        assert_eq!(kit.threads(None, Page::first(100)).await?.items.len(), DELEGATIONS_MAX + 1);
         assert!(history(&thread).await?[1].contains("agents have asked each other already"));
         kit.finish().await?;
     }

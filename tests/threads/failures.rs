@@ -98,6 +98,42 @@ each_store! {
         kit.finish().await?;
     }
 
+    // T12.3: a model that goes on talking while it is cut.
+    async fn what_is_stored_of_an_answer_that_was_cut_is_what_was_seen_of_it(kind) {
+        let (models, mut strings) = Puppet::models();
+        let kit = kit(kind).agent(Agent::new("demo").model("puppet/x")).models(models).start().await?;
+        for round in 0..15 {
+            let thread = kit.agent("demo").thread(&format!("t-{round}"), "ann")?;
+            let mut subscription = thread.subscribe(Since::Cursor(0));
+            let sent = thread.send("Hello").await?;
+            let asked = strings.recv().await.unwrap();
+            asked.say("0 ");
+            seen_text(&mut subscription, "0 ").await?;
+            let talks = async {
+                let mut n = 1;
+                while asked.says(&format!("{n} ")) {
+                    n += 1;
+                    tokio::task::yield_now().await;
+                }
+            };
+            let abort = async {
+                for _ in 0..round {
+                    subscription.next().await?;
+                }
+                thread.abort("ann", sent.run.as_ref()).await?;
+                kit.find(sent.run.as_ref().unwrap().as_str()).await?.settled().await?;
+                Ok::<_, Error>(())
+            };
+            let (_, aborted) = tokio::join!(talks, abort);
+            aborted?;
+            let stream = stream(&kit, &thread).await?;
+            let seen: String = stream.iter().filter_map(|it| it["payload"]["text"].as_str()).collect();
+            assert_eq!(history(&thread).await?[1], format!("demo {seen} (aborted)"));
+            assert_eq!(stream.last().unwrap()["type"], "abort");
+        }
+        kit.finish().await?;
+    }
+
     // T12.3: an abort in the middle of a text.
     async fn what_was_said_before_an_abort_is_kept_once(kind) {
         let (models, mut strings) = Puppet::models();

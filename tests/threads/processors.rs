@@ -335,7 +335,7 @@ each_store! {
         thread.send("Hello").await?;
         kit.run_to_rest().await?;
         let seen = chunks(&kit, &thread).await?;
-        assert_eq!(seen[seen.len() - 2..], ["tripwire", "finish \"tripwire\" false"]);
+        assert_eq!(seen[seen.len() - 2..], ["tripwire not today", "finish \"tripwire\" false"]);
         assert_eq!(thread.find().await?.unwrap().current, None);
         assert_eq!(history(&thread).await?, ["user Hello"]);
         kit.finish().await?;

@@ -1,11 +1,12 @@
 //! The calls of one step of a turn: they run, some wait for somebody outside, and time may settle them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aldis::agent::{Call, Called};
+use aldis::agent::{Asked, Call, Called, Plan};
 use aldis::clock::Instant;
-use aldis::message::{Approval, CallState, DENIED, ToolCall};
+use aldis::message::{Approval, CallState, DENIED, Invocation, ReplyPart, ToolCall};
 use aldis::payload::Payload;
 use aldis::thread::NewCall;
 use aldis::workflow::{Crew, Raced, Request};
@@ -108,10 +109,10 @@ impl<'t> Running<'t> {
                 call: call.clone(),
                 resumed_with,
             };
-            let agents = turn.agents.clone();
+            let (agents, options) = (turn.agents.clone(), Arc::clone(&turn.options));
             let body = move |cx: StepContext, asks: Call| {
-                let agents = agents.clone();
-                async move { agents.call(cx, asks).await }
+                let (agents, context) = (agents.clone(), options.request_context.clone());
+                async move { agents.call(cx, asks, context).await }
             };
             let attempts = turn.agents.get(&turn.input.agent).map_or(1, |agent| agent.attempts_of(&call.name));
             let tool = if attempts > 1 { TOOL.attempts(attempts) } else { TOOL };
@@ -193,6 +194,71 @@ impl<'t> Running<'t> {
         for Waiting { call, .. } in expired {
             self.turn.thread.settle(call.id.clone());
             self.deny(&call, "expired".to_owned());
+        }
+    }
+}
+
+impl Turn {
+    /// Runs what the model has called, and waits for those whom that needs. True if a call is the client's to run.
+    pub(super) async fn run_calls(&self, cx: &Context, asked: &Asked) -> Result<bool, Failure> {
+        let calls: Vec<&ToolCall> = asked.reply.calls().collect();
+        if calls.is_empty() {
+            return Ok(false);
+        }
+        let mut running = Running::of(self, cx);
+        let mut elsewhere = false;
+        for (call, plan) in calls.iter().copied().zip(&asked.plans) {
+            match plan {
+                Plan::Run => running.run(call),
+                Plan::Approve { expires_after_ms } => running.suspend(cx, call, None, *expires_after_ms),
+                Plan::Elsewhere => elsewhere = true,
+                Plan::Refuse { error } => self.settle(&call.id, CallState::Failed(Value::from(error.as_str())), None),
+            }
+        }
+        // The calls are in the history while they are under way, and while somebody is asked.
+        self.write(cx.now());
+        running.all(cx, asked.calls_at_once).await?;
+        self.show_results(&calls);
+        Ok(elsewhere)
+    }
+
+    /// Says of a step's calls that they are not made, and why.
+    pub(super) fn refuse_calls(&self, asked: &Asked, why: &str) {
+        let calls: Vec<&ToolCall> = asked.reply.calls().collect();
+        for call in &calls {
+            self.settle(&call.id, CallState::Failed(Value::from(why)), None);
+        }
+        self.show_results(&calls);
+    }
+
+    /// Results are shown together, in the model's order (T13.1a).
+    fn show_results(&self, calls: &[&ToolCall]) {
+        let so_far = self.so_far();
+        for call in calls {
+            let invocation = so_far.reply.parts.iter().rev().find_map(|part| match part {
+                ReplyPart::Tool(invocation) if invocation.call.id == call.id => Some(invocation),
+                _ => None,
+            });
+            if let Some(Invocation { state, approval, .. }) = invocation
+                && let Some(chunk) = self.chunks.tool_result(call, state, approval.as_ref())
+            {
+                self.thread.show(&chunk);
+            }
+        }
+    }
+
+    /// Notes what a call came to.
+    pub(super) fn settle(&self, call: &str, to: CallState, answered: Option<Approval>) {
+        let mut so_far = self.so_far();
+        let invocation = so_far.reply.parts.iter_mut().rev().find_map(|part| match part {
+            ReplyPart::Tool(invocation) if invocation.call.id == call => Some(invocation),
+            _ => None,
+        });
+        if let Some(invocation) = invocation {
+            invocation.state = to;
+            if answered.is_some() {
+                invocation.approval = answered;
+            }
         }
     }
 }

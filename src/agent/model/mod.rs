@@ -29,7 +29,7 @@ pub use error::{ModelError, TimeLimit};
 pub use genai::{Provider, ProviderConfig, ProviderKind, Timeouts};
 pub use limits::{Gate, Held, Limited, Limits, LocalGate, Pass};
 pub use offline::{Offline, THINK_MAX_MS};
-pub use recorded::{Exchange, Recorded, Recording, RecordingError};
+pub use recorded::{Exchange, Recorded, Recording, RecordingError, Tape};
 pub use registry::{Models, Resolved};
 
 /// Something that answers a prompt: a provider with its models, or a stand-in for one.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Deltas, Model, ModelError, Offline, Reply, Request};
+use super::{Deltas, Model, ModelError, Offline, Recorded, Reply, Request, Tape};
 
 /// Models by name: `offline`, `PROVIDER/MODEL`, or another name given to one of these.
 #[derive(Debug, Clone)]
 pub struct Models {
     providers: BTreeMap<String, Arc<dyn Model>>,
     names: BTreeMap<String, String>,
+    tape: Option<Arc<Tape>>,
 }
 
 /// A model that was found by its name.
@@ -42,7 +43,7 @@ impl Models {
     /// The offline model alone.
     #[must_use]
     pub fn new() -> Self {
-        Self { providers: BTreeMap::new(), names: BTreeMap::new() }.with(Arc::new(Offline))
+        Self { providers: BTreeMap::new(), names: BTreeMap::new(), tape: None }.with(Arc::new(Offline))
     }
 
     /// With this provider, under its own name; it takes the place of one of the same name.
@@ -56,6 +57,13 @@ impl Models {
     #[must_use]
     pub fn named(mut self, name: impl Into<String>, model: impl Into<String>) -> Self {
         self.names.insert(name.into(), model.into());
+        self
+    }
+
+    /// On a tape: what they are asked is recorded, or played. While it plays, no provider is asked and none has to be known.
+    #[must_use]
+    pub fn recorded(mut self, tape: Tape) -> Self {
+        self.tape = Some(Arc::new(tape));
         self
     }
 
@@ -74,9 +82,14 @@ impl Models {
     pub fn resolve(&self, name: &str) -> Result<Resolved, ModelError> {
         let full = self.names.get(name).map_or(name, String::as_str);
         let (provider, id) = full.split_once('/').unwrap_or((full, ""));
-        match self.providers.get(provider) {
-            Some(model) if !id.is_empty() => Ok(Resolved { model: Arc::clone(model), id: id.to_owned() }),
-            Some(model) if provider == "offline" => Ok(Resolved { model: Arc::clone(model), id: full.to_owned() }),
+        let id = if provider == "offline" && id.is_empty() { full } else { id };
+        let found = self.providers.get(provider).filter(|_| !id.is_empty());
+        match (&self.tape, found) {
+            (Some(tape), found) if found.is_some() || tape.plays() => {
+                let model = Recorded::on(tape, provider.to_owned(), found.cloned());
+                Ok(Resolved { model: Arc::new(model), id: id.to_owned() })
+            }
+            (_, Some(model)) => Ok(Resolved { model: Arc::clone(model), id: id.to_owned() }),
             _ => Err(ModelError::UnknownModel {
                 name: full.to_owned(),
                 nearest: self.nearest(full),
