@@ -120,13 +120,18 @@ async fn thread(
 }
 
 /// A thread that is there, and that the caller may see.
-async fn seen(shared: &Shared, caller: &Caller, id: &str, resource: Option<String>) -> Result<Thread, Problem> {
+pub(super) async fn seen(
+    shared: &Shared,
+    caller: &Caller,
+    id: &str,
+    resource: Option<String>,
+) -> Result<Thread, Problem> {
     let thread = shared.thread(id).await?.ok_or_else(Problem::no_thread)?;
     caller.may_see(&thread, resource)?;
     Ok(thread)
 }
 
-async fn shown_thread(shared: &Shared, thread: &Thread) -> Result<Value, Problem> {
+pub(super) async fn shown_thread(shared: &Shared, thread: &Thread) -> Result<Value, Problem> {
     let lanes = shared.client.store().lanes(thread.key).await.map_err(Error::from)?;
     let metadata = thread.metadata.read().unwrap_or_default();
     Ok(json!({

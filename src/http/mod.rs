@@ -20,6 +20,7 @@ mod send;
 mod sse;
 mod state;
 mod subscribe;
+mod threads;
 mod watch;
 
 use std::io;
@@ -74,6 +75,7 @@ impl Server {
             .merge(subscribe::routes())
             .merge(approve::routes())
             .merge(memory::routes())
+            .merge(threads::routes())
             .merge(runs::routes())
             .layer(timely)
             .layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));

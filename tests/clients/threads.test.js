@@ -189,3 +189,15 @@ test('threads and messages are listed (H10.1, H10.2, H10.6)', async () => {
   assert.equal(oldest.messages[0].content.parts[0].text, 'one');
   assert.equal(oldest.messages.length, 6);
 });
+
+test('a thread is made, changed and deleted (H10.3 to H10.5)', async () => {
+  const made = await client.createMemoryThread({
+    threadId: 'kept', resourceId: 'ann', title: 'Rent', metadata: { room: 1 }, agentId: 'demo',
+  });
+  assert.deepEqual([made.id, made.resourceId, made.title, made.metadata.room], ['kept', 'ann', 'Rent', 1]);
+  const thread = client.getMemoryThread({ threadId: 'kept', agentId: 'demo' });
+  const changed = await thread.update({ title: 'Flat', metadata: { room: 2 }, resourceId: 'ann' });
+  assert.deepEqual([changed.title, changed.metadata.room], ['Flat', 2]);
+  assert.deepEqual(await thread.delete(), { result: 'Thread deleted' });
+  await assert.rejects(thread.get(), error => error.status === 404);
+});

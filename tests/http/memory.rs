@@ -64,6 +64,44 @@ each_store! {
         served.finish().await?;
     }
 
+    // H10.3
+    async fn a_thread_is_made_and_nobody_else_takes_it_over(kind) {
+        let served = Served::start(kind).await?;
+        let body = json!({ "threadId": "t", "resourceId": "ann", "title": "Rent", "metadata": { "a": 1 }, "agentId": "demo" });
+        let made = served.post("/api/memory/threads?agentId=demo", body).await.ok();
+        assert_eq!((&made["id"], &made["resourceId"], &made["title"]), (&json!("t"), &json!("ann"), &json!("Rent")));
+        assert_eq!(made["metadata"]["a"], 1);
+        let again = json!({ "threadId": "t", "resourceId": "ann", "title": "Flat" });
+        let again = served.post("/api/memory/threads", again).await.ok();
+        assert_eq!((&again["title"], &again["metadata"]["a"]), (&json!("Flat"), &json!(1)));
+        let (status, _, says) = served.post("/api/memory/threads", json!({ "threadId": "t", "resourceId": "bob" })).await.refused();
+        assert_eq!((status, says.as_str()), (403, "Access denied: thread belongs to a different resource"));
+        assert_eq!(served.post("/api/memory/threads", json!({ "threadId": "t2" })).await.refused().0, 400);
+        let unnamed = served.post("/api/memory/threads", json!({ "resourceId": "ann" })).await.ok();
+        assert!(!unnamed["id"].as_str().unwrap().is_empty());
+        assert_eq!(served.get("/api/memory/threads?resourceId=ann").await.ok()["total"], 2);
+        served.finish().await?;
+    }
+
+    // H10.4, H10.5
+    async fn a_thread_is_changed_and_deleted_with_its_messages(kind) {
+        let served = Served::start(kind).await?;
+        note(&served, "t", "ann", json!({ "type": "notification", "contents": "old" })).await;
+        let path = "/api/memory/threads/t";
+        let changed = served.patch(path, json!({ "title": "Rent", "metadata": { "b": 2 } })).await.ok();
+        assert_eq!((&changed["title"], &changed["metadata"]["b"]), (&json!("Rent"), &json!(2)));
+        assert_eq!(served.patch(path, json!({ "metadata": { "c": 3 } })).await.ok()["metadata"], json!({ "c": 3 }));
+        assert_eq!(served.patch(path, json!({ "title": "x", "resourceId": "bob" })).await.refused().0, 403);
+        assert_eq!(served.patch("/api/memory/threads/none", json!({ "title": "x" })).await.refused().0, 404);
+        assert_eq!(served.delete(&format!("{path}?resourceId=bob")).await.refused().0, 403);
+        assert_eq!(served.delete(&format!("{path}?agentId=demo")).await.ok(), json!({ "result": "Thread deleted" }));
+        let (status, _, says) = served.delete(path).await.refused();
+        assert_eq!((status, says.as_str()), (404, "Thread not found"));
+        note(&served, "t", "ann", json!({ "type": "notification", "contents": "new" })).await;
+        assert_eq!(served.get(&format!("{path}/messages")).await.ok()["total"], 1);
+        served.finish().await?;
+    }
+
     // H10.6, trap 8
     async fn the_first_page_of_messages_is_the_newest_and_its_oldest_comes_first(kind) {
         let served = Served::start(kind).await?;

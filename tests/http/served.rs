@@ -133,6 +133,16 @@ impl Served {
         self.ask(post(path, &body.to_string())).await
     }
 
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        let mut request = post(path, &body.to_string());
+        *request.method_mut() = Method::PATCH;
+        self.ask(request).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.ask(Request::delete(path).body(Body::empty()).expect("a request")).await
+    }
+
     /// Sends something under an Idempotency-Key.
     pub async fn post_keyed(&self, path: &str, key: &str, body: Value) -> Answer {
         let mut request = post(path, &body.to_string());
