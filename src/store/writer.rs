@@ -176,7 +176,6 @@ pub(super) enum Frame {
     Whole,
     Inside,
     /// It opens one, and leaves it open.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "Postgres locks threads in between"))]
     Opens,
     /// It is the last part of one that is open, and commits it.
     Closes,
