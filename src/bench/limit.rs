@@ -98,8 +98,26 @@ pub(super) async fn measure(config: &Config, pattern: &Pattern, runs: usize) -> 
     measured
 }
 
+/// Measures the limit on a fresh store twice: as [`measure`] does, and with one task for `quiet` commits, whose times are
+/// added to `each`.
+pub(super) async fn busy_and_quiet(
+    config: &Config,
+    pattern: &Pattern,
+    quiet: usize,
+    each: &mut Vec<Duration>,
+) -> Result<Measured, Error> {
+    let place = Place::fresh(config).await?;
+    let store = place.open(Options::default()).await?;
+    let busy = on(&store, config, pattern, (config.in_flight, config.runs)).await;
+    let alone = on(&store, config, pattern, (1, quiet / pattern.commits())).await;
+    store.close().await;
+    place.remove().await?;
+    each.append(&mut alone?.each);
+    busy
+}
+
 /// Measures the limit on a store, with so many tasks and runs.
-pub(super) async fn on(
+async fn on(
     store: &Store,
     config: &Config,
     pattern: &Pattern,

@@ -19,11 +19,11 @@ pub(super) async fn shape(config: &Config) -> Result<Report, Error> {
     let (mut quiet, mut quiet_limit) = (Vec::new(), Vec::new());
     for round in 0..config.rounds {
         if round % 2 == 0 {
-            rounds.limit.push(limits(config, &pattern, &mut quiet_limit).await?);
+            rounds.limit.push(limit::busy_and_quiet(config, &pattern, QUIET, &mut quiet_limit).await?);
             rounds.shape.push(measure(config, &mut quiet).await?);
         } else {
             rounds.shape.push(measure(config, &mut quiet).await?);
-            rounds.limit.push(limits(config, &pattern, &mut quiet_limit).await?);
+            rounds.limit.push(limit::busy_and_quiet(config, &pattern, QUIET, &mut quiet_limit).await?);
         }
     }
     let per_run = pattern.commits() as f64;
@@ -35,17 +35,6 @@ pub(super) async fn shape(config: &Config) -> Result<Report, Error> {
     report.own("low_load_commit_p50_ms", rounded(millis(commit), 3));
     report.own("low_load_p50_in_commits", rounded(millis(quiet) / millis(commit).max(1e-9), 2));
     Ok(report)
-}
-
-async fn limits(config: &Config, pattern: &Pattern, quiet: &mut Vec<Duration>) -> Result<Measured, Error> {
-    let place = Place::fresh(config).await?;
-    let store = place.open(crate::store::Options::default()).await?;
-    let busy = limit::on(&store, config, pattern, (config.in_flight, config.runs)).await;
-    let alone = limit::on(&store, config, pattern, (1, QUIET / pattern.commits())).await;
-    store.close().await;
-    place.remove().await?;
-    quiet.append(&mut alone?.each);
-    busy
 }
 
 async fn measure(config: &Config, quiet: &mut Vec<Duration>) -> Result<Measured, Error> {
