@@ -226,6 +226,8 @@ async fn wait_out(shared: &Arc<Shared>, life: &Arc<Life>, at: Instant) {
     let alarm = shared.activity.alarm(at);
     life.has_reacted();
     rest_until(shared, life, at).await;
+    // It is dropped now, whatever it still rests on; until that is told nobody may think that all is quiet.
+    life.is_told_to_stop();
     drop(alarm);
 }
 
@@ -235,7 +237,7 @@ struct Life {
     shared: Arc<Shared>,
     state: Mutex<(usize, Option<Busy>, Instant)>,
     signs: Notify,
-    /// Held from the moment at which the body is told to stop until it has had the chance to.
+    /// Held from the moment at which the body is told to stop until it has had the chance to, and while it is dropped.
     stopping: Mutex<Option<Busy>>,
 }
 
