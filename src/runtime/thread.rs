@@ -11,7 +11,7 @@ use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
+use crate::store::{self, Host, NotReceived, Received, WaitingCall, Which, Window};
 use crate::thread::{CallResult, INPUT, Route, Thread};
 use crate::workflows::turn::{
     ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
@@ -201,8 +201,9 @@ impl ThreadHandle {
     pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let (signal, received) =
-            self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
+        let engine = self.client.engine_with_room();
+        let host = engine.as_deref().map(|engine| engine as &dyn Host);
+        let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options, host).await?;
         Ok(Sent::of(signal, received))
     }
 
@@ -222,7 +223,9 @@ impl ThreadHandle {
     pub async fn state_with(&self, state: NewState, options: SendOptions) -> Result<StateSent, Error> {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, self.client.worker()).await {
+        let engine = self.client.engine_with_room();
+        let host = engine.as_deref().map(|engine| engine as &dyn Host);
+        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, host).await {
             Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
             Err(InputError::NotReceived(NotReceived::Unchanged { .. })) => {
                 Ok(StateSent::Skipped { reason: SkipReason::Unchanged })

@@ -59,7 +59,8 @@ mod writer;
 
 pub use contract::{
     Addressee, Arrival, Chunk, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines, NewRun,
-    Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
+    Options, Owned, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict,
+    Worker,
 };
 pub use copy::{CopyThread, NotCopied};
 pub use erase::{Erase, Erased};
@@ -70,7 +71,7 @@ pub use listing::{AROUND_MAX, Around, MessageFilter, ThreadFilter, ThreadOrder};
 pub use make::{NewThread, ThreadChange};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use page::{Page, Paged};
-pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
+pub use receive::{First, Form, Host, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use retain::{Kept, Retain, Retained};
 pub use scratch::Scratch;
 pub use start::CallerTx;

@@ -552,7 +552,7 @@ mod sqlite {
     /// The rows open the transaction themselves, which is then the only one that writes: nothing is locked.
     #[expect(clippy::unused_async, reason = "its twin waits")]
     pub(super) async fn open(_: &mut SqliteConnection, _: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
-        Ok(if frame == Frame::Whole { Frame::Opens } else { Frame::Inside })
+        Ok(if matches!(frame, Frame::Whole | Frame::Opens) { Frame::Opens } else { Frame::Inside })
     }
 
     /// Messages as rows of fields, and the bytes of what they say.
@@ -868,7 +868,7 @@ mod postgres {
 
     /// Threads are locked before any run, by key, so that no two processes wait in a circle.
     pub(super) async fn open(tx: &mut PgConnection, threads: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
-        if frame == Frame::Whole {
+        if matches!(frame, Frame::Whole | Frame::Opens) {
             crate::store::writer::postgres::begin(tx).await?;
         }
         sqlx::query(

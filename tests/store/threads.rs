@@ -44,6 +44,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
             options: json(r#"{"maxSteps":5}"#),
             follow_ups: 100,
             worker: None,
+            first: None,
         },
         results: Vec::new(),
         at: at(10),
