@@ -28,12 +28,19 @@ mod lanes;
 mod mcp;
 #[path = "threads/processors.rs"]
 mod processors;
+#[cfg(feature = "llm")]
+#[path = "threads/providers.rs"]
+mod providers;
 #[path = "threads/queue.rs"]
 mod queue;
 #[path = "threads/ready.rs"]
 mod ready;
 #[path = "threads/routing.rs"]
 mod routing;
+#[cfg(feature = "llm")]
+#[allow(dead_code, reason = "the tests of models use the rest")]
+#[path = "models/server.rs"]
+mod server;
 #[path = "threads/streams.rs"]
 mod streams;
 #[path = "threads/structured.rs"]
