@@ -114,9 +114,12 @@ fn part(part: &Value) -> Option<String> {
         "file" => Some(format!("(file {})", part["mediaType"].as_str().or(part["mimeType"].as_str())?)),
         "tool-invocation" => {
             let call = &part["toolInvocation"];
-            let state = call["state"].as_str().unwrap_or_default();
-            let result = call.get("result").map(|it| format!(": {it}")).unwrap_or_default();
-            Some(format!("[{} {} {state}{result}]", call["toolName"].as_str()?, call["args"]))
+            let came_to = match (call["state"].as_str().unwrap_or_default(), call.get("result")) {
+                (state, Some(result)) => format!("{state}: {result}"),
+                ("call", None) => format!("has no result: call {}", call["toolCallId"].as_str().unwrap_or_default()),
+                (state, None) => state.to_owned(),
+            };
+            Some(format!("[{} {} {came_to}]", call["toolName"].as_str()?, call["args"]))
         }
         "data-signal" => Some(format!(
             "({} {})",
