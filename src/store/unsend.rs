@@ -64,7 +64,7 @@ impl Store {
             })
             .await?;
         for turn in &taken_back {
-            self.0.shared.ended(turn.run, || None);
+            self.0.shared.taken_away(turn.run);
         }
         if !taken_back.is_empty() {
             self.0.shared.shown(thread);

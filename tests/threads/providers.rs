@@ -160,6 +160,21 @@ each_store! {
         kit.finish().await?;
     }
 
+    // H10.5
+    async fn a_thread_that_is_deleted_leaves_the_provider(kind) {
+        let server = Server::that([Act::Stall(vec![openai_frame(&text("Hel"))])]).await;
+        let kit = asking(kind, server.provider(KIND)).start().await?;
+        let thread = thread(&kit);
+        let mut subscription = thread.subscribe(Since::Cursor(0));
+        thread.send("Hi").await?;
+        until_seen(&mut subscription, "Hel").await?;
+        thread.delete("ann").await?;
+        server.until_left().await;
+        kit.run_to_rest().await?;
+        assert_eq!(thread.find().await?, None);
+        kit.finish().await?;
+    }
+
     // The provider's word goes before the built-in waits, also where it asks for more than the longest of them.
     async fn a_provider_that_is_asked_too_often_is_asked_again_when_it_says(kind) {
         let busy = |after| Act::Status(429, vec![("retry-after", after)], String::new());
