@@ -160,7 +160,8 @@ impl Agents {
             Answered::Reply(reply, shown) => (reply, shown),
             Answered::Failed(failure, shown) => {
                 let last_attempt = cx.attempt() >= turn.attempts_max;
-                let context = HookContext::beside(&around.context, (ask.step, ask.at), messages, self.limits).await?;
+                let context =
+                    HookContext::of(around.context.clone(), (ask.step, ask.at), messages, self.limits).await?;
                 let Some(refusal) = around.failed(&failure, last_attempt, context).await? else { return Err(failure) };
                 let seen = cx.shown_text().await?;
                 let parts = if seen.is_empty() { Vec::new() } else { vec![AssistantPart::Text(seen)] };
