@@ -15,10 +15,16 @@ mod common;
 mod crashes;
 #[path = "threads/delegates.rs"]
 mod delegates;
+#[path = "threads/edges.rs"]
+mod edges;
 #[path = "threads/failures.rs"]
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[path = "threads/hook_crashes.rs"]
+mod hook_crashes;
+#[path = "threads/hooks.rs"]
+mod hooks;
 #[path = "threads/keeping.rs"]
 mod keeping;
 #[path = "threads/lanes.rs"]
