@@ -67,6 +67,13 @@ async fn runs_that_wait_are_listed_with_their_calls() {
     let call = &listed[0]["calls"][0];
     assert_eq!((call["tool"].as_str(), call["args"]["order"].as_str()), (Some("refund"), Some("A-1")));
     assert_eq!(call["requires_approval"], true);
+    let history = place.aldis(&["thread", "t"]).out;
+    let call = call["call"].as_str().unwrap();
+    assert!(
+        history.ends_with(&format!("[refund {{\"order\":\"A-1\",\"cents\":100}} waits for an answer: call {call}]\n")),
+        "{history}"
+    );
+    assert!(history.contains("[add {\"a\":1,\"b\":2} is under way]"), "{history}");
     let table = place.aldis(&["approvals", "--thread", "t", "--since", "1h"]).out;
     assert!(table.starts_with("THREAD  OWNER  AGENT") && table.contains("refund"), "{table}");
     for others in [["--resource", "bob"], ["--until", "1h"]] {
