@@ -226,8 +226,8 @@ struct SoFar {
     /// The assistant message that is being written.
     message: String,
     reply: Reply,
-    /// Whether it stands in the history already.
-    written: bool,
+    /// As it stands in the history, if it does.
+    written: Option<Reply>,
     steps: u32,
     /// What has entered for the next call only.
     transients: Transients,
@@ -266,7 +266,7 @@ impl Turn {
         let so_far = SoFar {
             message: cx.uuid().to_string(),
             reply: Reply::default(),
-            written: false,
+            written: None,
             steps: 0,
             transients: Transients::default(),
             changes: Changes::default(),
@@ -355,7 +355,7 @@ impl Turn {
         let mut so_far = self.so_far();
         so_far.message = id;
         so_far.reply = Reply::default();
-        so_far.written = false;
+        so_far.written = None;
     }
 
     /// The loop of steps (T10.1).
@@ -480,11 +480,12 @@ impl Turn {
     /// Writes the assistant message into the history, or what has become of it.
     fn write(&self, at: Instant) {
         let mut so_far = self.so_far();
-        if so_far.reply.parts.is_empty() {
+        let reply = so_far.reply.clone();
+        if reply.parts.is_empty() || so_far.written.as_ref() == Some(&reply) {
             return;
         }
-        let message = Message::of_reply(0, so_far.message.clone(), so_far.reply.clone(), at);
-        if std::mem::replace(&mut so_far.written, true) {
+        let message = Message::of_reply(0, so_far.message.clone(), reply.clone(), at);
+        if so_far.written.replace(reply).is_some() {
             self.thread.rewrite(&message);
         } else {
             self.thread.add(&message);

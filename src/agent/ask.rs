@@ -160,7 +160,8 @@ impl Agents {
             Answered::Reply(reply, shown) => (reply, shown),
             Answered::Failed(failure, shown) => {
                 let last_attempt = cx.attempt() >= turn.attempts_max;
-                let context = HookContext::beside(&around.context, (ask.step, ask.at), messages, self.limits).await?;
+                let context =
+                    HookContext::of(around.context.clone(), (ask.step, ask.at), messages, self.limits).await?;
                 let Some(refusal) = around.failed(&failure, last_attempt, context).await? else { return Err(failure) };
                 let seen = cx.shown_text().await?;
                 let parts = if seen.is_empty() { Vec::new() } else { vec![AssistantPart::Text(seen)] };
@@ -331,6 +332,9 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
         let known: Vec<String> = tools.iter().map(|tool| tool.spec().name).collect();
         return refuse(format!("there is no tool {:?}; there are: {}", call.name, known.join(", ")));
     };
+    if let Some(problem) = broken(&call.arguments) {
+        return refuse(format!("the arguments of {:?} are not JSON: {problem}", call.name));
+    }
     if let Err(problem) = fits(&tool.spec().input_schema, &call.arguments) {
         return refuse(format!("the arguments of {:?} do not fit: {problem}", call.name));
     }
@@ -339,6 +343,11 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
         return Plan::Approve { expires_after_ms: tool.expires_after().map(millis) };
     }
     Plan::Run
+}
+
+/// What is wrong with arguments that could not be read: models pass on what they have made of them as a text.
+fn broken(arguments: &Value) -> Option<serde_json::Error> {
+    serde_json::from_str::<serde::de::IgnoredAny>(arguments.as_str()?).err()
 }
 
 /// Whether arguments fit a tool's schema; a schema that does not work checks nothing here, the tool has its own eyes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::around::CallContext;
 use super::ask::{settings, system, unknown_agent};
 use super::model::{Settings, ToolChoice};
 use super::options::TurnOptions;
@@ -243,25 +244,16 @@ impl Running {
             tool_choice: options.tool_choice.clone().unwrap_or_default(),
             settings: settings(agent, options),
         };
-        let context = HookContext {
-            lanes: cx.lanes().await?,
+        let call = CallContext {
             step: cx,
             agent: agent.name.clone(),
             thread: asks.thread.clone(),
             resource: asks.resource.clone(),
             request_context: options.request_context.clone(),
-            number: asks.step.saturating_sub(1),
-            at: asks.at,
-            steps: carried.steps,
-            scratch: carried.scratch.clone(),
-            unchanged: messages.clone(),
-            messages,
-            sent: Vec::new(),
-            quiet: false,
-            limits,
-            stop: None,
-            processor: String::new(),
         };
+        let mut context = HookContext::of(call, (asks.step, asks.at), messages, limits).await?;
+        context.steps = carried.steps;
+        context.scratch.clone_from(&carried.scratch);
         Ok(Self {
             context,
             was: draft.clone(),

@@ -90,6 +90,8 @@ enum Command {
     Send(send::Send),
     /// Lets a tool call run that waits for approval, or declines it
     Approve(approve::Approve),
+    /// Says what calls of tools came to that run elsewhere
+    Answer(approve::Answers),
     /// Lists the runs that wait for somebody, and the calls they wait with
     Approvals(approvals::Approvals),
     /// Ends the run that answers a thread
@@ -275,6 +277,7 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Signal(asked) => signal::run(desk, asked).await,
         Command::Send(asked) => send::run(desk, asked).await,
         Command::Approve(asked) => approve::run(desk, asked).await,
+        Command::Answer(asked) => approve::answer(desk, asked).await,
         Command::Approvals(asked) => approvals::run(desk, asked).await,
         Command::Abort(asked) => approve::abort(desk, asked).await,
         Command::Unsend(asked) => approve::unsend(desk, asked).await,

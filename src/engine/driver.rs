@@ -44,6 +44,8 @@ pub(super) enum Woken {
     Transacted { run: RunKey, op: OpId, transaction: Transaction },
     /// Somebody else than the engine woke the run's code.
     Foreign { run: RunKey },
+    /// Somebody else has ended a run.
+    Ended { run: RunKey },
     /// Other workers have taken over this one's runs.
     LeaseLost,
 }
@@ -264,6 +266,8 @@ impl Driver {
             Woken::Seal { run, sealing } => self.seal_in(run, sealing),
             Woken::Transacted { run, op, transaction } => self.transacted(run, op, transaction),
             Woken::Foreign { run } => self.foreign(run),
+            // Its bodies are told to stop: what they would say is recorded nowhere.
+            Woken::Ended { run } => self.drop_run(run),
             Woken::LeaseLost => {
                 for (_, held) in std::mem::take(&mut self.held) {
                     self.let_go(held);

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod client;
+mod continuation;
 mod error;
 mod export;
 mod handle;

@@ -13,9 +13,7 @@ use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
 use crate::store::{self, Host, NotReceived, Received, WaitingCall, Which, Window};
 use crate::thread::{CallResult, INPUT, Route, Thread};
-use crate::workflows::turn::{
-    ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
-};
+use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered, UNSEND, Unsend, Unsent};
 
 /// An agent, as one talks to it: `aldis.agent("support").thread("t-1", "ann")?.send("Hello").await?`.
 #[derive(Debug, Clone)]
@@ -306,28 +304,18 @@ impl ThreadHandle {
     /// queued (T13.14). Give those of one answer together. The same calls again are the same run, and each call gets one
     /// result whatever happens.
     ///
-    /// The options are those of the new run, with the client's tools if it may call them again.
+    /// The options are those of the new run; what they leave open is as it was for the turn that made the calls, as long
+    /// as that is kept: the client's tools, the form of the answer, limits.
     ///
     /// # Errors
     /// [`Error::NotWaiting`] if the history has no such call; [`Error::AnsweredOtherwise`] for other results than before.
     pub async fn continue_with(&self, results: Vec<CallResult>, options: &TurnOptions) -> Result<RunId, Error> {
-        let thread = self.to.thread.to_string();
-        let messages = self.history(Window::latest(i64::MAX, RESULTS_LOOK_BACK)).await?;
-        let called = |call: &str| messages.iter().any(|message| message.has_call(call));
-        let unknown = match results.iter().find(|it| !called(&it.call)) {
-            Some(unknown) => Some(unknown.call.clone()),
-            None => results.is_empty().then(String::new),
-        };
-        if let Some(call) = unknown {
-            return Err(Error::NotWaiting { thread, call });
-        }
-        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let call = results[0].call.clone();
-        let options = Self::turn(options)?;
+        let (call, options) = self.goes_on(&results, options).await?;
         check_turn(&options)?;
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
             Ok(Received { run: Some(run), .. }) => Ok(run),
-            Ok(_) => Err(Error::NotWaiting { thread, call }),
+            Ok(_) => Err(Error::NotWaiting { thread: self.to.thread.to_string(), call }),
             Err(InputError::NotReceived(NotReceived::Conflict { .. })) => Err(Error::AnsweredOtherwise { call }),
             Err(e) => Err(e.into()),
         }
@@ -363,8 +351,9 @@ impl ThreadHandle {
     // Taking back.
 
     /// Takes back what was sent and no run has taken: it leaves no message and no echo (T9.9 to T9.12). By ids: whatever
-    /// is queued on the thread, and whatever is pending at the run that has it. By the sender's label: this agent's
-    /// queued messages. Who asked stands in the journals of the runs.
+    /// is queued on the thread, whatever is pending at the run that has it, and what is held back as too many runs had
+    /// followed each other (T10.8). By the sender's label: this agent's queued messages. Who asked stands in the journals of
+    /// the runs.
     ///
     /// Tells the ids of what was really taken back; what a run has taken is not among them. What is pending at a run is
     /// decided by the run itself, so this waits until a process that has the agent says so.

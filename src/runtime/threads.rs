@@ -33,7 +33,8 @@ impl ThreadHandle {
 
     /// Deletes the thread with its history, its lanes, its queue and its chunks; none if it is not there (H10.5).
     ///
-    /// A run that has it is ended in the same transaction: nothing that it still does is recorded. What was sent to it and
+    /// A run that has it is ended in the same transaction: nothing that it still does is recorded, and what it is doing is
+    /// told to stop, a call of a model is cut; in another process once it next writes. What was sent to it and
     /// not taken, and what is queued, goes too, and the journals of the ended runs say what. Subscribers get `abort` for
     /// the run and a last chunk `data-thread-deleted`. What is sent later makes another thread: it knows nothing of this
     /// one, also not the ids that were accepted, and goes on counting its chunks, so that no cursor is ambiguous.

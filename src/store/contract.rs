@@ -440,6 +440,8 @@ pub enum Hint {
     },
     /// Some run became due.
     Due,
+    /// Somebody has ended the run over the head of whoever works on it: nothing of it is recorded any more.
+    Ended(RunKey),
     /// A turn was begun for this process's worker, and is its own already. Unlike the others this one is never dropped:
     /// nobody else would look for the run.
     Owned(Box<Owned>),

@@ -281,13 +281,13 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts, last:
     Ok(last == Frame::Closes)
 }
 
-/// What a follow-up is made of: how the turn before it began.
-struct Opening {
-    id: RunId,
-    namespace: Namespace,
-    workflow: String,
-    version: u32,
-    input: TurnInput,
+/// How a turn began: what a follow-up of it is made of.
+pub(super) struct Opening {
+    pub(super) id: RunId,
+    pub(super) namespace: Namespace,
+    pub(super) workflow: String,
+    pub(super) version: u32,
+    pub(super) input: TurnInput,
 }
 
 /// What handing threads on writes.
@@ -417,7 +417,7 @@ async fn untaken(tx: CallerTx<'_>, ended: &[Ended]) -> Result<HashMap<RunKey, Ve
 }
 
 /// How runs began.
-async fn openings(tx: CallerTx<'_>, runs: Vec<i64>) -> Result<HashMap<RunKey, Opening>, sqlx::Error> {
+pub(super) async fn openings(tx: CallerTx<'_>, runs: Vec<i64>) -> Result<HashMap<RunKey, Opening>, sqlx::Error> {
     if runs.is_empty() {
         return Ok(HashMap::new());
     }

@@ -270,6 +270,12 @@ impl Shared {
         }
     }
 
+    /// The run was closed over the head of whoever works on it.
+    pub(super) fn taken_away(&self, run: RunKey) {
+        self.ended(run, || None);
+        self.hints.push(Hint::Ended(run));
+    }
+
     /// What an applied commit means for those who listen.
     pub(super) fn applied(&self, commit: &Commit, due: bool) {
         if matches!(commit.leaves, Leaves::Closed(_) | Leaves::Blocked { .. }) {

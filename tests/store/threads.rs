@@ -429,7 +429,7 @@ each_store! {
             let told: Vec<String> = told
                 .filter_map(|hint| match hint {
                     Hint::Signalled { signals, .. } => Some(signals[0].id.clone()),
-                    Hint::Due | Hint::Owned(_) => None,
+                    Hint::Due | Hint::Ended(_) | Hint::Owned(_) => None,
                 })
                 .collect();
             assert_eq!(told, [format!("b{lost}")]);

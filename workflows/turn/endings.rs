@@ -48,7 +48,8 @@ impl Turn {
         }));
         let closed = self.so_far().message.clone();
         self.finish(&closed, "tripwire", cx.now());
-        self.turned("tripwire")
+        let words = format!("the processor {:?} has ended the turn: {}", stop.processor_id, stop.reason);
+        Turned { stopped_by: Some(words), ..self.turned("tripwire") }
     }
 
     /// Nothing more is to be said; or the model would go on, and may not. None if it is to try again after all.
