@@ -314,8 +314,9 @@ impl Turn {
         for signal in &self.input.first {
             first.push(signal.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?);
         }
-        let mut entered = !first.is_empty();
+        let mut entered = !first.is_empty() || !self.input.said.is_empty();
         self.enter(first, cx.now());
+        self.enter_said(cx.now())?;
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
             entered = true;
@@ -348,6 +349,17 @@ impl Turn {
             self.so_far().transients.precede(&signal.id);
             self.thread.add(&Message::of_signal(0, signal, at));
         }
+    }
+
+    /// What a direct call has said enters the transcript, without an echo (H9.6).
+    fn enter_said(&self, at: Instant) -> Result<(), Failure> {
+        for row in &self.input.said {
+            let row: Value = row.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?;
+            let message = Message::of_row(0, &row).map_err(|e| Failure::new(e.to_string()).not_retryable())?;
+            self.so_far().transients.precede(&message.id);
+            self.thread.add(&message.entered(at));
+        }
+        Ok(())
     }
 
     /// Another assistant message begins.
@@ -465,6 +477,7 @@ impl Turn {
         if !came_to_nothing {
             let begins = json!({ "type": "step-start" });
             so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+            so_far.reply = std::mem::take(&mut so_far.reply).made_by(&asked.reply.model_id, &asked.provider);
         }
         for part in &asked.reply.parts {
             if let AssistantPart::Call(call) = part {

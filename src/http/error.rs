@@ -133,6 +133,7 @@ fn status_of(code: &str) -> StatusCode {
         "call_answered_otherwise"
         | "signal_conflict"
         | "run_closed"
+        | "run_id_in_use"
         | "run_open"
         | "run_ended"
         | "update_unanswered"

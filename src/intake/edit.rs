@@ -32,6 +32,7 @@ impl Door {
             resource: to.resource,
             title: change.title.clone().unwrap_or_default(),
             metadata: Payload::null(),
+            aside: false,
             at: change.at,
         };
         Ok(self.store.make_thread(new, change).await??)
@@ -65,6 +66,7 @@ impl Door {
             resource: to.resource,
             title: change.title.unwrap_or_default(),
             metadata: change.metadata.unwrap_or_else(Payload::null),
+            aside: false,
             at: change.at,
         };
         Ok(self.store.copy_thread(CopyThread { from, until, to: new }).await??)

@@ -5,6 +5,7 @@
 //! two meet at the store.
 
 mod catalogue;
+mod direct;
 mod edit;
 mod signal;
 mod start;
@@ -13,6 +14,7 @@ mod thread;
 use std::sync::Arc;
 
 pub use catalogue::CatalogueError;
+pub use direct::Direct;
 pub use edit::Edit;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};

@@ -1,9 +1,9 @@
 //! Inputs to threads, at the door: checked, given both of their forms, and routed by the store.
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::catalogue::Known;
+use super::direct::Direct;
 use super::{CatalogueError, Door};
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
@@ -172,6 +172,8 @@ impl Door {
         };
         let input = Input {
             results: Vec::new(),
+            said: Vec::new(),
+            aside: false,
             thread_key: keys.0,
             only_run: options.only_run,
             id,
@@ -189,6 +191,7 @@ impl Door {
             idle: form(&to, &idle, &turn_id)?,
             turn: NewTurn {
                 run: keys.1,
+                named: false,
                 id: turn_id,
                 seed: uuid::Uuid::new_v4(),
                 workflow,
@@ -228,50 +231,7 @@ impl Door {
         results: Vec<CallResult>,
         options: Value,
     ) -> Result<Received, InputError> {
-        check_resource(&to.resource)?;
-        let (workflow, version, worker) = self.turn_of(&to.agent, None).await?;
-        let at = self.clock.now();
-        let limit = self.limits.payload_bytes_max;
-        let what = || format!("the results of the client's tools on thread {}", to.thread);
-        // All of it is JSON already.
-        let mut said = serde_json::to_value(&results).unwrap_or_default();
-        said.sort_all_objects();
-        let said = Payload::of(&said)?.within(limit, what)?;
-        let turn = Payload::of(&options)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
-        let mut calls: Vec<&str> = results.iter().map(|it| it.call.as_str()).collect();
-        calls.sort_unstable();
-        let nothing = || Form { signal: Payload::null(), row: Payload::null(), shown: Vec::new() };
-        let input = Input {
-            lane: None,
-            thread_key: keys.0,
-            only_run: None,
-            id: format!("results:{}", calls.join(",")),
-            key: None,
-            digest: Sha256::digest(said.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-            category: "user",
-            routing: Routing { queue: true, ..Routing::default() },
-            owner: None,
-            active: nothing(),
-            idle: nothing(),
-            turn: NewTurn {
-                run: keys.1,
-                id: RunId::generate(),
-                seed: uuid::Uuid::new_v4(),
-                workflow,
-                version,
-                options: turn,
-                follow_ups: self.limits.follow_ups_max,
-                worker,
-            },
-            results,
-            at,
-            pending_max: i64::from(self.limits.pending_max),
-            namespace: to.namespace,
-            thread: to.thread,
-            resource: to.resource,
-            agent: to.agent,
-        };
-        Ok(self.store.receive(input).await??)
+        self.direct(keys, to, Direct::results(results, options), None).await
     }
 
     /// Whether some program has declared an agent in this store.
@@ -283,7 +243,7 @@ impl Door {
     }
 
     /// The workflow that answers for an agent, and its newest version.
-    async fn turn_of(
+    pub(super) async fn turn_of(
         &self,
         agent: &str,
         worker: Option<WorkerKey>,

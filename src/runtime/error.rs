@@ -49,6 +49,12 @@ pub enum Error {
         /// Where and why.
         problem: String,
     },
+    /// The messages of a direct call cannot be used; nothing was written.
+    #[error("the messages cannot be used: {problem}")]
+    Messages {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// There is no such thread.
     #[error("Thread not found: {thread}; see `aldis threads`")]
     UnknownThread {
@@ -161,6 +167,7 @@ impl Error {
             Self::Signal(e) => signal_code(e),
             Self::Input(e) => input_code(e),
             Self::TurnOptions { .. } => "turn_options_invalid",
+            Self::Messages { .. } => "messages_invalid",
             Self::UnknownThread { .. } => "thread_unknown",
             Self::ForeignThread { .. } => "thread_foreign",
             Self::ChunksGone { .. } => "chunks_gone",
@@ -237,6 +244,7 @@ fn input_code(error: &InputError) -> &'static str {
         InputError::NotReceived(NotReceived::Foreign) => "thread_foreign",
         InputError::NotReceived(NotReceived::Conflict { .. }) => "signal_conflict",
         InputError::NotReceived(NotReceived::Unchanged { .. }) => "state_unchanged",
+        InputError::NotReceived(NotReceived::RunIdInUse { .. }) => "run_id_in_use",
         InputError::NotReceived(NotReceived::NoRun) => "run_not_active",
         InputError::NotReceived(NotReceived::TooManyPending { .. }) => "too_many_pending",
         InputError::Catalogue(e) => catalogue_code(e),

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod client;
+mod direct;
 mod error;
 mod export;
 mod handle;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use chunks::RunChunks;
 pub use client::{Client, Start};
+pub use direct::{DirectCall, DirectRun};
 pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};

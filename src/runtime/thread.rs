@@ -65,6 +65,12 @@ impl AgentHandle {
         Ok(ThreadHandle { anyones: true, ..self.thread(id, "")? })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.agent
+    }
+
     /// Whether some program has declared it in this store.
     ///
     /// # Errors
@@ -488,7 +494,7 @@ impl ThreadHandle {
 }
 
 /// Refuses options that a turn could not read: it would fail with its input in hand (T20.9).
-fn check_turn(options: &Value) -> Result<(), Error> {
+pub(super) fn check_turn(options: &Value) -> Result<(), Error> {
     if options.is_null() {
         return Ok(());
     }

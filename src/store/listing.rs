@@ -77,7 +77,7 @@ impl MessageFilter {
 }
 
 impl Store {
-    /// Threads in pages.
+    /// Threads in pages; those that are one direct call's are not among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a row that contradicts itself.
@@ -165,7 +165,7 @@ mod sqlite {
                  select key, case $4 when 'updated' then updated_at else created_at end * $5 as rank,
                         count(*) over () as total
                  from threads
-                 where namespace = $1 and ($2 is null or resource = $2)
+                 where namespace = $1 and ($2 is null or resource = $2) and not aside
                    and not exists (
                        select 1
                        from json_each($3) f
@@ -289,6 +289,7 @@ mod postgres {
                        from threads
                        where namespace = $1
                          and ($2::text is null or resource = $2)
+                         and not aside
                          and case
                                when $3::text is null then true
                                else convert_from(metadata, 'UTF8')::jsonb @> $3::jsonb

@@ -38,6 +38,7 @@ mod keys;
 mod lanes;
 mod listing;
 mod make;
+mod named;
 mod open;
 mod owner;
 mod page;

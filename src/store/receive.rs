@@ -1,7 +1,7 @@
 //! `receive`: the door in for threads. Where an input goes is decided in the transaction that stores it, against the
 //! thread's locked row (T7.10): no window lies between how the thread stands and what becomes of the input.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
@@ -65,6 +65,10 @@ pub struct Input {
     /// What the client's own tools came to: a turn goes on from there, ahead of what is queued (T13.14). Then the two forms
     /// say nothing.
     pub results: Vec<CallResult>,
+    /// What a direct call says, as rows of the history: a turn of its own begins with it. Then the two forms say nothing.
+    pub said: Vec<Payload>,
+    /// A thread that is made for it is not listed: it is this one call's.
+    pub aside: bool,
     /// When.
     pub at: Instant,
     /// The most signals that may be pending at the turn that is under way.
@@ -89,6 +93,8 @@ pub struct NewTurn {
     pub run: RunKey,
     /// Its run's id.
     pub id: RunId,
+    /// Whether the sender has chosen that id: then no other run may have had it.
+    pub named: bool,
     /// What its values derive from.
     pub seed: uuid::Uuid,
     /// The workflow's written name.
@@ -102,6 +108,13 @@ pub struct NewTurn {
     /// The worker of this process that takes it at once, without a claim, if it is still registered; none if it is left to
     /// whoever claims it.
     pub worker: Option<WorkerKey>,
+}
+
+impl Input {
+    /// Whether it is no signal: a direct call, or what the client's own tools came to.
+    fn is_direct(&self) -> bool {
+        !self.said.is_empty() || !self.results.is_empty()
+    }
 }
 
 /// What became of an input. It is durable.
@@ -144,6 +157,12 @@ pub enum NotReceived {
         thread: ThreadId,
         /// The lane.
         lane: String,
+    },
+    /// Another run has the id that the sender has chosen.
+    #[error("run id {run} belongs to another run already; choose another, or leave it out")]
+    RunIdInUse {
+        /// The id.
+        run: RunId,
     },
     /// The named run does not have the thread (T2.2).
     #[error("No active agent run found for signal target")]
@@ -244,6 +263,7 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
             resource: it.resource.clone(),
             title: String::new(),
             metadata: Payload::null(),
+            aside: it.aside,
             at: it.at,
         };
         make::insert(tx.again(), missing.iter().map(of).collect()).await?;
@@ -256,7 +276,8 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
         asked.iter().filter_map(|(i, thread)| Some((*thread, inputs[*i].lane.as_ref()?.lane.as_str()))).collect();
     let lanes = lanes::standing(tx.again(), &changed).await?;
     let workers = registered(tx.again(), inputs).await?;
-    let mut plan = Plan { due: doubtful, lanes, workers, ..Plan::default() };
+    let taken = super::named::taken(tx.again(), inputs).await?;
+    let mut plan = Plan { due: doubtful, lanes, workers, taken, ..Plan::default() };
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
@@ -274,15 +295,18 @@ fn makes_thread(input: &Input) -> bool {
     input.only_run.is_none() && input.routing.decide(&input.agent, None).1 != Route::Discard
 }
 
-/// How many inputs, from the first on, can be taken in one transaction: no two of them change the same lane, as whether
-/// the earlier is taken at all is known only once it is written.
+/// How many inputs, from the first on, can be taken in one transaction: no two of them change the same lane, or begin a run
+/// under the same id, as whether the earlier is taken at all is known only once it is written.
 pub(super) fn takeable(inputs: &[Input]) -> usize {
-    let mut changed = std::collections::HashSet::new();
-    let repeats = |input: &Input| {
-        let lane = input.lane.as_ref().map(|change| (name(input), change.lane.clone()));
-        lane.is_some_and(|lane| !changed.insert(lane))
-    };
-    inputs.iter().position(repeats).unwrap_or(inputs.len())
+    let (mut changed, mut begun) = (HashSet::new(), HashSet::new());
+    for (i, input) in inputs.iter().enumerate() {
+        let changes = input.lane.as_ref().is_some_and(|change| !changed.insert((name(input), &change.lane)));
+        let begins = input.turn.named && !begun.insert((&input.namespace, &input.turn.id));
+        if changes || begins {
+            return i;
+        }
+    }
+    inputs.len()
 }
 
 /// What inputs that have looked are going to write.
@@ -305,6 +329,8 @@ struct Plan {
     shown: Vec<Append>,
     /// The workers that are registered, of those that are to take turns at once.
     workers: Vec<WorkerKey>,
+    /// The ids that senders have chosen for runs, and that other runs have.
+    taken: HashSet<RunId>,
     /// Turns that were begun for them.
     owned: Vec<History>,
     /// Turns that a worker has without knowing it.
@@ -366,6 +392,9 @@ impl Plan {
         }
         if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
             return Some(Err(NotReceived::NoRun));
+        }
+        if self.taken.contains(&input.turn.id) {
+            return Some(Err(NotReceived::RunIdInUse { run: input.turn.id.clone() }));
         }
         let mut version = None;
         if let Some(change) = &input.lane {
@@ -452,7 +481,8 @@ impl Plan {
             resource: input.resource.clone(),
             agent: input.agent.clone(),
             options: turn.options.clone(),
-            first: if input.results.is_empty() { vec![form.signal.clone()] } else { Vec::new() },
+            first: if input.is_direct() { Vec::new() } else { vec![form.signal.clone()] },
+            said: input.said.clone(),
             results: input.results.clone(),
             follow_ups_max: turn.follow_ups,
             follow_ups_left: turn.follow_ups,

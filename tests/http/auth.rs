@@ -44,6 +44,13 @@ fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
             with(json!({ "state": { "id": "l", "cacheKey": "k", "contents": "x" } })),
             Refused,
         ),
+        (
+            "POST",
+            agent("generate"),
+            json!({ "messages": "x", "memory": { "thread": "t", "resource": "ann" } }),
+            Refused,
+        ),
+        ("POST", agent("stream"), json!({ "messages": "x", "threadId": "t", "resourceId": "ann" }), Refused),
         ("POST", agent("threads/cancel-queued"), with(json!({ "signalIds": ["x"] })), Refused),
         ("POST", agent("threads/subscribe"), hers.clone(), Refused),
         ("GET", agent("threads/subscribe?threadId=t"), json!({}), Refused),

@@ -158,6 +158,7 @@ each_store! {
         let call = row["content"]["parts"].as_array().unwrap().iter().find(|it| it["type"] == "tool-invocation").unwrap();
         let call = &call["toolInvocation"];
         assert_eq!((&call["state"], &call["toolName"], &call["result"]), (&json!("result"), &json!("add"), &json!(3)));
+        assert_eq!(row["content"]["metadata"], json!({ "modelId": "offline", "provider": "offline" }));
         served.finish().await?;
     }
 }

@@ -39,6 +39,7 @@ fn new(key: i64, id: &str, resource: &str, time: i64) -> NewThread {
         resource: resource.into(),
         title: String::new(),
         metadata: json("null"),
+        aside: false,
         at: at(time),
     }
 }
