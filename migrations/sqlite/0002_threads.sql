@@ -62,7 +62,9 @@ create table messages (
     unique (thread, seq)
 );
 
-create unique index messages_id on messages (thread, id);
+-- By id first: a message is deleted by its id alone (H10.7), and every other look-up has both. Ids that Aldis makes grow with
+-- time, so this index grows at its end for all threads together.
+create unique index messages_id on messages (id, thread);
 
 create table deleted_threads (
     namespace text not null,

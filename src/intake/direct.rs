@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::thread::To;
 use super::{Door, InputError};
 use crate::id::{RunId, RunKey, ThreadKey, WorkerKey};
-use crate::message::Message;
+use crate::message::{Message, ToolResult};
 use crate::payload::Payload;
 use crate::store::{Form, Input, NewTurn, Received};
 use crate::thread::{CallResult, Routing, check_resource};
@@ -31,6 +31,13 @@ pub struct Direct {
     pub turn: Value,
     /// Whether a thread that is made for it is its own alone, and not listed.
     pub aside: bool,
+}
+
+/// What the client's own tools came to, as a turn takes it.
+#[must_use]
+pub fn call_results(results: Vec<ToolResult>) -> Vec<CallResult> {
+    let result = |it: ToolResult| CallResult { call: it.call_id, output: it.output, failed: it.is_error };
+    results.into_iter().map(result).collect()
 }
 
 impl Direct {

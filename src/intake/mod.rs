@@ -14,7 +14,7 @@ mod thread;
 use std::sync::Arc;
 
 pub use catalogue::CatalogueError;
-pub use direct::Direct;
+pub use direct::{Direct, call_results};
 pub use edit::Edit;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};

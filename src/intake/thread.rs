@@ -272,7 +272,8 @@ struct Said {
 }
 
 fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+    // They grow with time, as the index of all messages does then.
+    uuid::Uuid::now_v7().to_string()
 }
 
 fn branches(options: &SendOptions) -> [&Attributes; 2] {

@@ -110,6 +110,13 @@ impl Given {
         &self.answers
     }
 
+    /// All results in it, those of calls that it holds first.
+    #[must_use]
+    pub fn results(&self) -> Vec<ToolResult> {
+        let settled = self.messages.iter().flat_map(GivenMessage::calls).filter(|it| it.state != CallState::Open);
+        settled.map(Invocation::result).chain(self.results.iter().cloned()).collect()
+    }
+
     /// Whether it may hold what stands in a history already, or results for it.
     #[must_use]
     pub fn looks_back(&self) -> bool {

@@ -12,7 +12,7 @@ use super::thread::{AgentHandle, ThreadHandle, check_turn};
 use crate::agent::TurnOptions;
 use crate::failure::Outcome;
 use crate::id::{RunId, ThreadKey};
-use crate::intake::{Direct, InputError};
+use crate::intake::{Direct, InputError, call_results};
 use crate::message::{Generated, Given, Message, New};
 use crate::run::Status;
 use crate::store::{NotReceived, Received, Window};
@@ -107,11 +107,8 @@ impl DirectCall {
         check_turn(&turn)?;
         let client = &thread.client;
         let at = client.clock().now();
-        let said: Vec<Message> = messages.into_iter().map(|it| it.message(|| Uuid::new_v4().to_string(), at)).collect();
-        let results: Vec<CallResult> = results
-            .into_iter()
-            .map(|it| CallResult { call: it.call_id, output: it.output, failed: it.is_error })
-            .collect();
+        let said: Vec<Message> = messages.into_iter().map(|it| it.message(|| Uuid::now_v7().to_string(), at)).collect();
+        let results = call_results(results);
         let direct = Direct {
             id: self.id(&results),
             contents: self.contents(&said, &results),

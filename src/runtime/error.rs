@@ -79,6 +79,12 @@ pub enum Error {
         /// The cursor with which a subscription sees all that is kept.
         after: i64,
     },
+    /// Messages of that id are on several threads.
+    #[error("several threads have a message {message}; say which thread is meant")]
+    AmbiguousMessage {
+        /// The message.
+        message: String,
+    },
     /// No call of that id waits for an answer on the thread.
     #[error(
         "no call {call} waits for an answer on thread {thread}: no active or suspended run was found for it; `aldis approvals` says where one waits"
@@ -171,6 +177,7 @@ impl Error {
             Self::UnknownThread { .. } => "thread_unknown",
             Self::ForeignThread { .. } => "thread_foreign",
             Self::ChunksGone { .. } => "chunks_gone",
+            Self::AmbiguousMessage { .. } => "message_ambiguous",
             Self::NotWaiting { .. } => "call_not_waiting",
             Self::AnsweredOtherwise { .. } => "call_answered_otherwise",
             Self::Stopping => "stopping",

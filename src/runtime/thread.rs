@@ -253,12 +253,31 @@ impl ThreadHandle {
     /// # Errors
     /// If the thread is somebody else's, or the store does not take it.
     pub async fn abort(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, false).await
+    }
+
+    /// The same, and what waits goes with it: what was delivered to the run and not taken, and what is queued, of all agents
+    /// (`clearPendingSignals`, T12.4). The journals say what was dropped; nothing else does. What comes later counts.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::abort`].
+    pub async fn abort_and_clear(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, true).await
+    }
+
+    async fn end_current(&self, by: &str, expected: Option<&RunId>, clear: bool) -> Result<bool, Error> {
         let Some(thread) = self.find().await? else { return Ok(false) };
         let Some(current) = thread.current.filter(|current| expected.is_none_or(|it| *it == current.run)) else {
             return Ok(false);
         };
+        if clear {
+            // Before the run ends: else the first of them would have the thread.
+            let at = self.client.clock().now();
+            let all = store::Unsend { thread: thread.key, which: Which::All, by: by.to_owned(), at };
+            self.client.store().unsend(all).await?;
+        }
         let run = self.client.find_in(&self.to.namespace, current.run.as_str()).await?;
-        let asked = Payload::of(&Abort { by: by.to_owned() })?;
+        let asked = Payload::of(&Abort { by: by.to_owned(), clear })?;
         match run.send(SignalKind::Signal, ABORT.name(), asked, Some(ABORT.name().to_owned())).await {
             Ok(accepted) => Ok(matches!(accepted, Accepted::New { .. })),
             Err(Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => Ok(false),

@@ -65,6 +65,7 @@ pub use contract::{
 pub use copy::{CopyThread, NotCopied};
 pub use erase::{Erase, Erased};
 pub use fault::{Fault, Faults};
+pub use forget::Home;
 pub use keys::ApiKey;
 pub use lanes::LaneChange;
 pub use listing::{AROUND_MAX, Around, MessageFilter, ThreadFilter, ThreadOrder};
