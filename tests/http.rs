@@ -10,6 +10,8 @@ mod support;
 mod approvals;
 #[path = "http/auth.rs"]
 mod auth;
+#[path = "http/generate.rs"]
+mod generate;
 #[path = "http/health.rs"]
 mod health;
 #[path = "http/memory.rs"]

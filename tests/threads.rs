@@ -15,6 +15,8 @@ mod common;
 mod crashes;
 #[path = "threads/delegates.rs"]
 mod delegates;
+#[path = "threads/direct.rs"]
+mod direct;
 #[path = "threads/edges.rs"]
 mod edges;
 #[path = "threads/failures.rs"]

@@ -68,6 +68,9 @@ pub const RESULTS_LOOK_BACK: usize = 200;
 pub struct Abort {
     /// Who asked.
     pub by: String,
+    /// Whether what was delivered to the turn, and is not taken, is dropped with it (T12.4).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clear: bool,
 }
 
 /// An answer to a call that waits.
@@ -166,7 +169,7 @@ async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, F
     let worked = cx.race(worked, cx.scope("unsend", unsend));
     let ended = match cx.race(worked, cx.scope("time", |cx| time_is_up(cx, until))).await {
         Raced::First(Raced::First(Raced::First(worked))) => worked,
-        Raced::First(Raced::First(Raced::Second(Ok(_)))) => return turn.aborted(&cx).await,
+        Raced::First(Raced::First(Raced::Second(Ok(abort)))) => return turn.aborted(&cx, &abort).await,
         Raced::Second(Ok(())) => return turn.out_of_time(&cx).await,
         Raced::First(Raced::First(Raced::Second(Err(cancelled)))) | Raced::Second(Err(cancelled)) => {
             Err(cancelled.into())
@@ -191,6 +194,15 @@ fn options_of(input: &TurnInput) -> Result<TurnOptions, Failure> {
         "null" => Ok(TurnOptions::default()),
         _ => input.options.read().map_err(|e| Failure::new(format!("the turn's options: {e}")).not_retryable()),
     }
+}
+
+/// An id for a message. They grow with time, so that the histories of all threads grow at the end of one index.
+fn message_id(cx: &Context) -> String {
+    let random = *cx.uuid().as_bytes();
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random[..10]);
+    let millis = u64::try_from(cx.now().0).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid().to_string()
 }
 
 /// Takes back what is asked, until the turn is cancelled. Who asked, and when, stands in the journal (T9.12).
@@ -264,7 +276,7 @@ impl SoFar {
 impl Turn {
     fn new(cx: &Context, input: TurnInput, options: TurnOptions, agents: Agents) -> Self {
         let so_far = SoFar {
-            message: cx.uuid().to_string(),
+            message: message_id(cx),
             reply: Reply::default(),
             written: None,
             steps: 0,
@@ -314,13 +326,14 @@ impl Turn {
         for signal in &self.input.first {
             first.push(signal.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?);
         }
-        let mut entered = !first.is_empty();
+        let mut entered = !first.is_empty() || !self.input.said.is_empty();
         self.enter(first, cx.now());
+        self.enter_said(cx.now())?;
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
             entered = true;
             let mut so_far = self.so_far();
-            so_far.message = cx.uuid().to_string();
+            so_far.message = message_id(cx);
             so_far.joined = joined;
         }
         // They enter once the hooks of the turn's beginning have run, which do not see them (T10.5).
@@ -348,6 +361,17 @@ impl Turn {
             self.so_far().transients.precede(&signal.id);
             self.thread.add(&Message::of_signal(0, signal, at));
         }
+    }
+
+    /// What a direct call has said enters the transcript, without an echo (H9.6).
+    fn enter_said(&self, at: Instant) -> Result<(), Failure> {
+        for row in &self.input.said {
+            let row: Value = row.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?;
+            let message = Message::of_row(0, &row).map_err(|e| Failure::new(e.to_string()).not_retryable())?;
+            self.so_far().transients.precede(&message.id);
+            self.thread.add(&message.entered(at));
+        }
+        Ok(())
     }
 
     /// Another assistant message begins.
@@ -408,7 +432,7 @@ impl Turn {
     fn end_step(&self, cx: &Context, taken: Vec<ThreadSignal>, reason: &str, continued: bool, usage: Usage) -> String {
         self.write(cx.now());
         let closed = self.so_far().message.clone();
-        let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
+        let next = (!taken.is_empty()).then(|| message_id(cx));
         if let Some(next) = &next {
             self.enter(taken, cx.now());
             self.open_message(next.clone());
@@ -465,6 +489,7 @@ impl Turn {
         if !came_to_nothing {
             let begins = json!({ "type": "step-start" });
             so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+            so_far.reply = std::mem::take(&mut so_far.reply).made_by(&asked.reply.model_id, &asked.provider);
         }
         for part in &asked.reply.parts {
             if let AssistantPart::Call(call) = part {

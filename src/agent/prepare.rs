@@ -227,7 +227,7 @@ impl Running {
     ) -> Result<Self, Failure> {
         let carried = asks.carried.clone();
         let (history, _) = cx.recent(agent.memory).await?;
-        let mut messages = window(history, carried.base.as_ref());
+        let mut messages = window(history, carried.base.as_ref(), options);
         Transients::place(&carried.transient, &mut messages);
         let reply = match Message::of_row(0, &asks.reply).map(|message| message.body) {
             Ok(Body::Assistant(reply)) => reply,
@@ -386,8 +386,10 @@ impl Running {
 }
 
 /// The window of the history, with what was changed for the whole turn.
-pub(super) fn window(history: Vec<Message>, base: Option<&Base>) -> Vec<Message> {
-    let Some(Base { messages: Some(rows), until, .. }) = base else { return history };
+pub(super) fn window(history: Vec<Message>, base: Option<&Base>, options: &TurnOptions) -> Vec<Message> {
+    let Some(Base { messages: Some(rows), until, .. }) = base else {
+        return options.context().into_iter().chain(history).collect();
+    };
     let mut messages = read(rows);
     let new = |it: &Message| it.seq > *until && messages.iter().all(|known| known.id != it.id);
     let new: Vec<Message> = history.into_iter().filter(new).collect();

@@ -114,12 +114,19 @@ pub(super) struct Abort {
     /// Only if this run answers it
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
+    /// Drop what waits, too
+    #[arg(long)]
+    clear: bool,
 }
 
 pub(super) async fn abort(desk: &Desk, asked: Abort) -> Result<Exit, Error> {
     let expected = asked.run.as_ref().map(RunId::parse).transpose()?;
     let client = desk.client().await?;
-    let aborted = asked.whose.thread(&client, &asked.thread)?.abort("cli", expected.as_ref()).await?;
+    let thread = asked.whose.thread(&client, &asked.thread)?;
+    let aborted = match asked.clear {
+        true => thread.abort_and_clear("cli", expected.as_ref()).await?,
+        false => thread.abort("cli", expected.as_ref()).await?,
+    };
     if desk.json() {
         print::json(&json!({ "aborted": aborted }))?;
     } else {

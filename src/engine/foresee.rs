@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Engine;
 use super::live::{Batch, Live};
 use crate::id::{ThreadKey, WorkerKey};
-use crate::store::{Commit, First, History, Host, Leaves};
+use crate::store::{Commit, First, Foresee, History, Leaves};
 
 /// A run whose first commit was made, and is in flight.
 pub(super) struct Foreseen {
@@ -26,7 +26,7 @@ impl Foreseen {
     }
 }
 
-impl Host for Engine {
+impl Foresee for Engine {
     fn worker(&self) -> WorkerKey {
         self.shared.worker()
     }

@@ -14,6 +14,8 @@ use super::sse;
 use super::state::Shared;
 use crate::agent::TurnOptions;
 use crate::id::{Namespace, RunId, ThreadId};
+use crate::intake::call_results;
+use crate::message::Given;
 use crate::runtime::{Answer, Error};
 use crate::store::{Page, SuspendedFilter};
 use crate::thread::{CallResult, OpenCall, SuspendedRun};
@@ -36,7 +38,7 @@ struct Approval {
     reason: Option<String>,
     decline_context: Option<DeclineContext>,
     resume_data: Option<Value>,
-    messages: Option<Vec<Said>>,
+    messages: Option<Value>,
     stream_options: Option<TurnOptions>,
 }
 
@@ -47,46 +49,13 @@ struct DeclineContext {
     message: Option<String>,
 }
 
-/// A message of the client's, of which only what its tools came to counts (H8.2).
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    content: Content,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Parts(Vec<Part>),
-    /// A text tells nothing of tools.
-    Other(serde::de::IgnoredAny),
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Parts(Vec::new())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-enum Part {
-    ToolResult {
-        tool_call_id: String,
-        #[serde(alias = "result")]
-        output: Value,
-    },
-    #[serde(other)]
-    Other,
-}
-
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,
     Path(agent): Path<String>,
     Body(asked): Body<Approval>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let results = asked.messages.as_deref().map(results);
+    let results = asked.messages.as_ref().map(results).transpose()?;
     let agent = shared.agent(&agent).await?;
     let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
     let call = asked.tool_call_id;
@@ -103,28 +72,10 @@ async fn send(
     Ok(axum::Json(json!({ "accepted": true, "runId": run, "toolCallId": call })))
 }
 
-/// What the client's tools came to, by their calls.
-fn results(messages: &[Said]) -> Vec<CallResult> {
-    let parts = messages.iter().flat_map(|said| match &said.content {
-        Content::Parts(parts) => parts.as_slice(),
-        Content::Other(_) => &[],
-    });
-    let results = parts.filter_map(|part| match part {
-        Part::ToolResult { tool_call_id, output } => Some(result(tool_call_id, output)),
-        Part::Other => None,
-    });
-    results.collect()
-}
-
-/// A result is wrapped with what it is: `{"type": "json", "value": …}`; what is not, is taken as it stands.
-fn result(call: &str, output: &Value) -> CallResult {
-    let kind = output["type"].as_str().unwrap_or_default();
-    let wrapped = matches!(kind, "json" | "text" | "content" | "error-json" | "error-text");
-    CallResult {
-        call: call.to_owned(),
-        output: if wrapped { output["value"].clone() } else { output.clone() },
-        failed: kind.starts_with("error-"),
-    }
+/// What the client's tools came to, by their calls; whatever else its messages say does not count (H8.2).
+fn results(messages: &Value) -> Result<Vec<CallResult>, Problem> {
+    let given = Given::read("messages", messages).map_err(|e| Problem::body(e.field, e.problem))?;
+    Ok(call_results(given.results()))
 }
 
 #[derive(Deserialize)]
@@ -248,9 +199,9 @@ mod tests {
                 {"type":"tool-result","toolCallId":"c2","toolName":"look","output":{"type":"error-text","value":"no"}},
                 {"type":"tool-result","toolCallId":"c3","toolName":"look","output":7}]},
             {"role":"user","content":"and now?"}]"#;
-        let said: Vec<Said> = serde_json::from_str(said).unwrap();
+        let said: Value = serde_json::from_str(said).unwrap();
         let told: Vec<String> =
-            results(&said).iter().map(|it| format!("{} {} {}", it.call, it.output, it.failed)).collect();
+            results(&said).unwrap().iter().map(|it| format!("{} {} {}", it.call, it.output, it.failed)).collect();
         assert_eq!(told, [r#"c1 {"n":1} false"#, r#"c2 "no" true"#, "c3 7 false"]);
     }
 }

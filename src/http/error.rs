@@ -132,7 +132,9 @@ fn status_of(code: &str) -> StatusCode {
         "thread_foreign" => StatusCode::FORBIDDEN,
         "call_answered_otherwise"
         | "signal_conflict"
+        | "message_ambiguous"
         | "run_closed"
+        | "run_id_in_use"
         | "run_open"
         | "run_ended"
         | "update_unanswered"

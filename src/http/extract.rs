@@ -38,6 +38,11 @@ fn unread(rejection: BytesRejection) -> Problem {
     }
 }
 
+/// Some fields of a body that was read.
+pub(super) fn part<T: DeserializeOwned>(body: &serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(body).map_err(|e| unfit(&e))
+}
+
 fn unfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let said = error.inner().to_string();
     if !error.inner().is_data() {

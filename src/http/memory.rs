@@ -2,14 +2,13 @@
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::caller::Caller;
 use super::error::Problem;
-use super::extract::{Query, instant};
+use super::extract::{Body, Query, instant};
 use super::state::Shared;
 use crate::clock::Instant;
 use crate::id::Namespace;
@@ -27,6 +26,9 @@ const MESSAGES: usize = 40;
 /// The most that a page may have.
 const PAGE_MAX: usize = 1_000;
 
+/// The most messages that are deleted at once.
+const DELETE_MAX: usize = 1_000;
+
 /// The most messages that are looked up beside a page.
 const INCLUDE_MAX: usize = 100;
 
@@ -35,6 +37,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/memory/threads", get(threads))
         .route("/memory/threads/{thread}", get(thread))
         .route("/memory/threads/{thread}/messages", get(messages))
+        .route("/memory/messages/delete", post(delete))
         .route("/memory/status", get(status))
 }
 
@@ -182,40 +185,43 @@ async fn messages(
 ) -> Result<axum::Json<Value>, Problem> {
     let (page, order) = (page(&query, MESSAGES)?, OrderBy::of(&query)?);
     let asked: Filter = query.json("filter")?.unwrap_or_default();
-    if asked.metadata.is_some_and(|wanted| !wanted.is_empty()) {
-        let what = "messages are not filtered by their metadata";
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "filter_unsupported", what)
-            .remedied("filter by dateRange, or read the pages and choose"));
-    }
     let include: Vec<Include> = query.json("include")?.unwrap_or_default();
     if include.len() > INCLUDE_MAX {
         return Err(Problem::query("include", format!("at most {INCLUDE_MAX} messages can be included")));
     }
-    if include.iter().any(|it| it.thread_id.as_ref().is_some_and(|other| *other != thread)) {
-        return Err(Problem::query("include", "only messages of the thread itself can be included"));
-    }
     let (from, to) = range(asked.date_range.unwrap_or_default())?;
-    let filter = MessageFilter {
-        page,
-        // Newest first means that the first page is the newest one (H10.6).
-        oldest_first: order.is_ascending()?,
-        from,
-        to,
-        reminders: query.flag("includeSystemReminders")?,
-        include: include.into_iter().map(Around::from).collect(),
-    };
+    let metadata = scalars("filter.metadata", asked.metadata.unwrap_or_default())?;
+    let oldest_first = order.is_ascending()?;
+    let reminders = query.flag("includeSystemReminders")?;
     let thread = seen(&shared, &caller, &thread, query.text("resourceId")).await?;
-    let listed = shared.client.store().list_messages(thread.key, &filter).await.map_err(Error::from)?;
+    let include = around(&shared, &thread, include).await?;
+    // Newest first means that the first page is the newest one (H10.6).
+    let filter = MessageFilter { page, oldest_first, from, to, metadata, reminders, include };
+    let listed = shared.client.list_rows(&thread, &filter).await?;
     let rows = listed.items.iter().filter_map(|message| message.content.read().ok()).collect();
     let mut answer = paged("messages", rows, listed.total, page);
     answer["uiMessages"] = Value::Null;
     Ok(axum::Json(answer))
 }
 
-impl From<Include> for Around {
-    fn from(asked: Include) -> Self {
-        Self { id: asked.id, before: asked.with_previous_messages, after: asked.with_next_messages }
+/// Where messages stand that are to be included: on the thread itself, or on another one of its owner. What stands on a thread
+/// that is not there is not there.
+async fn around(shared: &Shared, thread: &Thread, include: Vec<Include>) -> Result<Vec<Around>, Problem> {
+    let mut found = Vec::with_capacity(include.len());
+    for asked in include {
+        let (before, after) = (asked.with_previous_messages, asked.with_next_messages);
+        let elsewhere = asked.thread_id.filter(|other| *other != thread.id.as_str());
+        let thread = match elsewhere {
+            None => None,
+            Some(other) => match shared.thread(&other).await? {
+                Some(other) if other.resource != thread.resource => return Err(Problem::foreign_thread()),
+                Some(other) => Some(other.key),
+                None => continue,
+            },
+        };
+        found.push(Around { id: asked.id, thread, before, after });
     }
+    Ok(found)
 }
 
 /// The first and the last millisecond of a range.
@@ -227,6 +233,61 @@ fn range(range: DateRange) -> Result<(Option<Instant>, Option<Instant>), Problem
     let from = bound("filter.dateRange.start", range.start, i64::from(range.start_exclusive))?;
     let until = bound("filter.dateRange.end", range.end, -i64::from(range.end_exclusive))?;
     Ok((from, until))
+}
+
+/// Which messages are to be deleted: one or several, each by its id or as an object that has it (H10.7).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delete {
+    message_ids: OneOrMany,
+    /// Only those of this owner, and on this thread.
+    resource_id: Option<String>,
+    thread_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the id of a message, an object with its id, or a list of either")]
+enum OneOrMany {
+    One(Named),
+    Many(Vec<Named>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Id(String),
+    Message { id: String },
+}
+
+impl OneOrMany {
+    fn ids(self) -> Vec<String> {
+        let named = match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        };
+        let id = |named| match named {
+            Named::Id(id) | Named::Message { id } => id,
+        };
+        named.into_iter().map(id).collect()
+    }
+}
+
+/// H10.7. Messages of other owners than the caller are not there for it.
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Query,
+    Body(asked): Body<Delete>,
+) -> Result<axum::Json<Value>, Problem> {
+    let ids = asked.message_ids.ids();
+    if ids.is_empty() || ids.len() > DELETE_MAX {
+        return Err(Problem::body("messageIds", format!("expected 1 to {DELETE_MAX} messages, found {}", ids.len())));
+    }
+    let resource = caller.resource(asked.resource_id.or_else(|| query.text("resourceId")));
+    let thread = asked.thread_id.or_else(|| query.text("threadId"));
+    let deleted = shared.client.delete_messages(&ids, resource.as_deref(), thread.as_deref()).await?;
+    let s = if deleted == 1 { "" } else { "s" };
+    Ok(axum::Json(json!({ "success": true, "message": format!("{deleted} message{s} deleted successfully") })))
 }
 
 /// H10.8.

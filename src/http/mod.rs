@@ -12,6 +12,7 @@ mod auth;
 mod caller;
 mod error;
 mod extract;
+mod generate;
 mod health;
 mod memory;
 mod options;
@@ -78,6 +79,7 @@ impl Server {
             .merge(threads::routes())
             .merge(runs::routes())
             .layer(timely)
+            .merge(generate::routes())
             .layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
         let counts = health::counts().layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
         let prefix = options.prefix.trim_end_matches('/');

@@ -252,10 +252,15 @@ async fn aim<M, S, T>(
     Ok((agent.thread(thread.id.as_str(), thread.resource)?, options))
 }
 
-/// What a client asks of a turn. Names that are the server's own it cannot set (H1.8).
-pub(super) fn asked_of_turn(mut options: TurnOptions) -> Result<Value, Problem> {
+/// What a client asks of a turn.
+fn asked_of_turn(options: TurnOptions) -> Result<Value, Problem> {
+    Ok(ThreadHandle::turn(&own_names_out(options))?)
+}
+
+/// Options without the names that are the server's own, which a client cannot set (H1.8).
+pub(super) fn own_names_out(mut options: TurnOptions) -> TurnOptions {
     options.request_context.retain(|name, _| !name.starts_with("mastra__"));
-    Ok(ThreadHandle::turn(&options)?)
+    options
 }
 
 /// H6.1, H6.2, H13.2.

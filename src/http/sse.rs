@@ -24,7 +24,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    fn frame(self, seen: &Seen) -> Event {
+    pub(super) fn frame(self, seen: &Seen) -> Event {
         let event = match self {
             Self::Client => Event::default(),
             Self::EventSource => Event::default().id(seen.cursor.to_string()),
@@ -71,8 +71,18 @@ pub(super) fn run(shared: &Shared, chunks: RunChunks) -> Response {
             }
         }
     });
+    ending(shared, said)
+}
+
+/// Events that come to an end; `[DONE]` follows (H3.5).
+pub(super) fn ending(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -> Response {
     let done = stream::once(async { Event::default().data("[DONE]") });
-    answer(shared, said.chain(done))
+    answer(shared, events.chain(done))
+}
+
+/// A chunk that stands in no thread's stream as it is.
+pub(super) fn alone(chunk: &Value) -> Event {
+    Event::default().data(chunk.to_string())
 }
 
 fn answer(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -> Response {

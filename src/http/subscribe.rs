@@ -100,6 +100,9 @@ struct Abort {
     thread_id: String,
     resource_id: Option<String>,
     expected_run_id: Option<String>,
+    /// Whether what waits is dropped too (H13.7).
+    #[serde(default)]
+    clear_pending_signals: bool,
 }
 
 async fn abort(
@@ -111,7 +114,11 @@ async fn abort(
     let expected = asked.expected_run_id.map(RunId::parse).transpose().map_err(Error::from)?;
     let agent = shared.agent(&agent).await?;
     let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
-    Ok(axum::Json(json!({ "aborted": thread.abort(caller.name(), expected.as_ref()).await? })))
+    let aborted = match asked.clear_pending_signals {
+        true => thread.abort_and_clear(caller.name(), expected.as_ref()).await?,
+        false => thread.abort(caller.name(), expected.as_ref()).await?,
+    };
+    Ok(axum::Json(json!({ "aborted": aborted })))
 }
 
 #[derive(Deserialize)]

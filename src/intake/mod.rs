@@ -5,6 +5,7 @@
 //! which takes what an engine foresees of a turn together with the input that begins it.
 
 mod catalogue;
+mod direct;
 mod edit;
 mod known;
 mod signal;
@@ -14,6 +15,7 @@ mod thread;
 use std::sync::Arc;
 
 pub use catalogue::CatalogueError;
+pub use direct::{Direct, call_results};
 pub use edit::Edit;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};

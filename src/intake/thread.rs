@@ -1,16 +1,16 @@
 //! Inputs to threads, at the door: checked, given both of their forms, and routed by the store.
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::catalogue;
+use super::direct::Direct;
 use super::known::Known;
 use super::{CatalogueError, Door};
 use crate::clock::Instant;
 use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
 use crate::message::{Attributes, Chunks, Message, NewSignal, NewState, Refused, StateMark, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
-use crate::store::{self, First, Form, Host, Input, LaneChange, NewTurn, NotReceived, Received};
+use crate::store::{self, First, Foresee, Form, Input, LaneChange, NewTurn, NotReceived, Received};
 use crate::thread::{Branch, CallResult, IfActive, IfIdle, InvalidResource, Route, Routing, check_resource, turn_of};
 
 /// Which thread an input is for, and which agent is to answer.
@@ -106,7 +106,7 @@ impl Door {
         to: To,
         signal: NewSignal,
         options: SendOptions,
-        host: Option<&dyn Host>,
+        host: Option<&dyn Foresee>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -129,7 +129,7 @@ impl Door {
         to: To,
         state: NewState,
         options: SendOptions,
-        host: Option<&dyn Host>,
+        host: Option<&dyn Foresee>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -145,7 +145,7 @@ impl Door {
 
     async fn take(
         &self,
-        (keys, at, host): ((ThreadKey, RunKey), Instant, Option<&dyn Host>),
+        (keys, at, host): ((ThreadKey, RunKey), Instant, Option<&dyn Foresee>),
         to: To,
         said: Said,
         accept: impl Fn(&str, &Attributes) -> ThreadSignal,
@@ -171,8 +171,10 @@ impl Door {
             },
             false => routing,
         };
-        let mut input = Input {
+        let input = Input {
             results: Vec::new(),
+            said: Vec::new(),
+            aside: false,
             thread_key: keys.0,
             only_run: options.only_run,
             id,
@@ -190,13 +192,14 @@ impl Door {
             idle: form(&to, &idle, &turn_id)?,
             turn: NewTurn {
                 run: keys.1,
+                named: false,
                 id: turn_id,
                 seed: uuid::Uuid::new_v4(),
                 workflow,
                 version,
                 options: turn,
                 follow_ups: self.limits.follow_ups_max,
-                worker: host.map(Host::worker),
+                worker: host.map(Foresee::worker),
                 first: None,
             },
             at,
@@ -206,13 +209,7 @@ impl Door {
             resource: to.resource,
             agent: to.agent,
         };
-        if let Some(host) = host {
-            input.turn.first = self.foreseen(&input, host);
-        }
-        let (namespace, thread) = (input.namespace.clone(), input.thread.clone());
-        let received = self.store.receive(input).await??;
-        let known = Known { key: received.thread, busy: matches!(received.route, Route::Deliver | Route::Queue) };
-        self.threads.heard(namespace, thread, known);
+        let received = self.received(input, host).await?;
         let signal = match received.branch {
             Branch::Active => active,
             Branch::Idle => idle,
@@ -224,9 +221,19 @@ impl Door {
         Ok((ThreadSignal { id: received.id.clone(), accepted_at: received.accepted_at, state, ..signal }, received))
     }
 
+    /// Has the store take an input, together with what the turn asks for first that it may begin here.
+    pub(super) async fn received(&self, mut input: Input, host: Option<&dyn Foresee>) -> Result<Received, InputError> {
+        input.turn.first = host.and_then(|host| self.foreseen(&input, host));
+        let (namespace, thread) = (input.namespace.clone(), input.thread.clone());
+        let received = self.store.receive(input).await??;
+        let known = Known { key: received.thread, busy: matches!(received.route, Route::Deliver | Route::Queue) };
+        self.threads.heard(namespace, thread, known);
+        Ok(received)
+    }
+
     /// What the turn asks for first that the input is likely to begin. Where it is likely not to, that would be for nothing.
-    fn foreseen(&self, input: &Input, host: &dyn Host) -> Option<First> {
-        let wakes = input.routing.if_idle == IfIdle::Wake && !input.routing.queue;
+    fn foreseen(&self, input: &Input, host: &dyn Foresee) -> Option<First> {
+        let wakes = input.routing.if_idle == IfIdle::Wake;
         let known = self.threads.of(&input.namespace, &input.thread);
         if !wakes || input.lane.is_some() || input.only_run.is_some() || known.is_some_and(|known| known.busy) {
             return None;
@@ -247,51 +254,7 @@ impl Door {
         results: Vec<CallResult>,
         options: Value,
     ) -> Result<Received, InputError> {
-        check_resource(&to.resource)?;
-        let (workflow, version, _) = self.turn_of(&to.agent, None).await?;
-        let at = self.clock.now();
-        let limit = self.limits.payload_bytes_max;
-        let what = || format!("the results of the client's tools on thread {}", to.thread);
-        // All of it is JSON already.
-        let mut said = serde_json::to_value(&results).unwrap_or_default();
-        said.sort_all_objects();
-        let said = Payload::of(&said)?.within(limit, what)?;
-        let turn = Payload::of(&options)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
-        let mut calls: Vec<&str> = results.iter().map(|it| it.call.as_str()).collect();
-        calls.sort_unstable();
-        let nothing = || Form { signal: Payload::null(), row: Payload::null(), shown: Vec::new() };
-        let input = Input {
-            lane: None,
-            thread_key: keys.0,
-            only_run: None,
-            id: format!("results:{}", calls.join(",")),
-            key: None,
-            digest: Sha256::digest(said.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-            category: "user",
-            routing: Routing { queue: true, ..Routing::default() },
-            owner: None,
-            active: nothing(),
-            idle: nothing(),
-            turn: NewTurn {
-                run: keys.1,
-                id: RunId::generate(),
-                seed: uuid::Uuid::new_v4(),
-                workflow,
-                version,
-                options: turn,
-                follow_ups: self.limits.follow_ups_max,
-                worker: None,
-                first: None,
-            },
-            results,
-            at,
-            pending_max: i64::from(self.limits.pending_max),
-            namespace: to.namespace,
-            thread: to.thread,
-            resource: to.resource,
-            agent: to.agent,
-        };
-        Ok(self.store.receive(input).await??)
+        self.direct(keys, to, Direct::results(results, options), None).await
     }
 
     /// Whether some program has declared an agent in this store.
@@ -303,11 +266,11 @@ impl Door {
     }
 
     /// The workflow that answers for an agent, and its newest version.
-    async fn turn_of<'h>(
+    pub(super) async fn turn_of<'h>(
         &self,
         agent: &str,
-        host: Option<&'h dyn Host>,
-    ) -> Result<(String, u32, Option<&'h dyn Host>), InputError> {
+        host: Option<&'h dyn Foresee>,
+    ) -> Result<(String, u32, Option<&'h dyn Foresee>), InputError> {
         let workflow = turn_of(agent);
         match self.catalogue.newest(&self.store, &workflow).await {
             Ok(known @ catalogue::Known::Here(_)) => Ok((workflow, known.version(), host)),

@@ -6,6 +6,7 @@
 mod chunks;
 mod client;
 mod continuation;
+mod direct;
 mod error;
 mod export;
 mod handle;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use chunks::RunChunks;
 pub use client::{Client, Start};
+pub use direct::{DirectCall, DirectRun};
 pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};

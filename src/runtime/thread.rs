@@ -11,7 +11,7 @@ use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, Host, NotReceived, Received, WaitingCall, Which, Window};
+use crate::store::{self, Foresee, NotReceived, Received, WaitingCall, Which, Window};
 use crate::thread::{CallResult, INPUT, Route, Thread};
 use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered, UNSEND, Unsend, Unsent};
 
@@ -61,6 +61,12 @@ impl AgentHandle {
     /// If the text cannot be an id.
     pub fn thread_of_anyone(&self, id: &str) -> Result<ThreadHandle, Error> {
         Ok(ThreadHandle { anyones: true, ..self.thread(id, "")? })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.agent
     }
 
     /// Whether some program has declared it in this store.
@@ -200,7 +206,7 @@ impl ThreadHandle {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         let engine = self.client.engine_with_room();
-        let host = engine.as_deref().map(|engine| engine as &dyn Host);
+        let host = engine.as_deref().map(|engine| engine as &dyn Foresee);
         let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options, host).await?;
         Ok(Sent::of(signal, received))
     }
@@ -222,7 +228,7 @@ impl ThreadHandle {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         let engine = self.client.engine_with_room();
-        let host = engine.as_deref().map(|engine| engine as &dyn Host);
+        let host = engine.as_deref().map(|engine| engine as &dyn Foresee);
         match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, host).await {
             Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
             Err(InputError::NotReceived(NotReceived::Unchanged { .. })) => {
@@ -248,12 +254,31 @@ impl ThreadHandle {
     /// # Errors
     /// If the thread is somebody else's, or the store does not take it.
     pub async fn abort(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, false).await
+    }
+
+    /// The same, and what waits goes with it: what was delivered to the run and not taken, and what is queued, of all agents
+    /// (`clearPendingSignals`, T12.4). The journals say what was dropped; nothing else does. What comes later counts.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::abort`].
+    pub async fn abort_and_clear(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, true).await
+    }
+
+    async fn end_current(&self, by: &str, expected: Option<&RunId>, clear: bool) -> Result<bool, Error> {
         let Some(thread) = self.find().await? else { return Ok(false) };
         let Some(current) = thread.current.filter(|current| expected.is_none_or(|it| *it == current.run)) else {
             return Ok(false);
         };
+        if clear {
+            // Before the run ends: else the first of them would have the thread.
+            let at = self.client.clock().now();
+            let all = store::Unsend { thread: thread.key, which: Which::All, by: by.to_owned(), at };
+            self.client.store().unsend(all).await?;
+        }
         let run = self.client.find_in(&self.to.namespace, current.run.as_str()).await?;
-        let asked = Payload::of(&Abort { by: by.to_owned() })?;
+        let asked = Payload::of(&Abort { by: by.to_owned(), clear })?;
         match run.send(SignalKind::Signal, ABORT.name(), asked, Some(ABORT.name().to_owned())).await {
             Ok(accepted) => Ok(matches!(accepted, Accepted::New { .. })),
             Err(Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => Ok(false),
@@ -480,7 +505,7 @@ impl ThreadHandle {
 }
 
 /// Refuses options that a turn could not read: it would fail with its input in hand (T20.9).
-fn check_turn(options: &Value) -> Result<(), Error> {
+pub(super) fn check_turn(options: &Value) -> Result<(), Error> {
     if options.is_null() {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //! thread's locked row (T7.10): no window lies between how the thread stands and what becomes of the input.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,6 +68,10 @@ pub struct Input {
     /// What the client's own tools came to: a turn goes on from there, ahead of what is queued (T13.14). Then the two forms
     /// say nothing.
     pub results: Vec<CallResult>,
+    /// What a direct call says, as rows of the history: a turn of its own begins with it. Then the two forms say nothing.
+    pub said: Vec<Payload>,
+    /// A thread that is made for it is not listed: it is this one call's.
+    pub aside: bool,
     /// When.
     pub at: Instant,
     /// The most signals that may be pending at the turn that is under way.
@@ -90,7 +94,8 @@ impl Input {
             resource: self.resource.clone(),
             agent: self.agent.clone(),
             options: turn.options.clone(),
-            first: if self.results.is_empty() { vec![form.signal.clone()] } else { Vec::new() },
+            first: if self.is_direct() { Vec::new() } else { vec![form.signal.clone()] },
+            said: self.said.clone(),
             results: self.results.clone(),
             follow_ups_max: turn.follow_ups,
             follow_ups_left: turn.follow_ups,
@@ -155,6 +160,8 @@ pub struct NewTurn {
     pub run: RunKey,
     /// Its run's id.
     pub id: RunId,
+    /// Whether the sender has chosen that id: then no other run may have had it.
+    pub named: bool,
     /// What its values derive from.
     pub seed: uuid::Uuid,
     /// The workflow's written name.
@@ -191,13 +198,20 @@ impl fmt::Debug for First {
 }
 
 /// A worker of this process that can take turns as they begin.
-pub trait Host: Send + Sync {
+pub trait Foresee: Send + Sync {
     /// Its number.
     fn worker(&self) -> WorkerKey;
 
     /// What the code of a turn asks for first, if it begins as `history` says. None if that cannot be told in advance: then
     /// the worker looks once the turn has begun.
     fn foresee(&self, thread: ThreadKey, history: History) -> Option<First>;
+}
+
+impl Input {
+    /// Whether it is no signal: a direct call, or what the client's own tools came to.
+    fn is_direct(&self) -> bool {
+        !self.said.is_empty() || !self.results.is_empty()
+    }
 }
 
 /// What became of an input. It is durable.
@@ -240,6 +254,12 @@ pub enum NotReceived {
         thread: ThreadId,
         /// The lane.
         lane: String,
+    },
+    /// Another run has the id that the sender has chosen.
+    #[error("run id {run} belongs to another run already; choose another, or leave it out")]
+    RunIdInUse {
+        /// The id.
+        run: RunId,
     },
     /// The named run does not have the thread (T2.2).
     #[error("No active agent run found for signal target")]
@@ -347,6 +367,7 @@ pub(super) async fn receive_all(
             resource: it.resource.clone(),
             title: String::new(),
             metadata: Payload::null(),
+            aside: it.aside,
             at: it.at,
         };
         make::insert(tx.again(), missing.iter().map(of).collect()).await?;
@@ -359,7 +380,8 @@ pub(super) async fn receive_all(
         asked.iter().filter_map(|(i, thread)| Some((*thread, inputs[*i].lane.as_ref()?.lane.as_str()))).collect();
     let lanes = lanes::standing(tx.again(), &changed).await?;
     let workers = registered(tx.again(), inputs).await?;
-    let mut plan = Plan { due: doubtful, lanes, workers, ..Plan::default() };
+    let taken = super::named::taken(tx.again(), inputs).await?;
+    let mut plan = Plan { due: doubtful, lanes, workers, taken, ..Plan::default() };
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
@@ -397,6 +419,8 @@ struct Plan {
     shown: Vec<Append>,
     /// The workers that are registered, of those that are to take turns at once.
     workers: Vec<WorkerKey>,
+    /// The ids that senders have chosen for runs, and that other runs have.
+    taken: HashSet<RunId>,
     /// Turns that were begun for them.
     owned: Vec<Owned>,
     /// Turns that a worker has without knowing it, and where their journals end if it has not.
@@ -459,6 +483,9 @@ impl Plan {
         }
         if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
             return Some(Err(NotReceived::NoRun));
+        }
+        if self.taken.contains(&input.turn.id) {
+            return Some(Err(NotReceived::RunIdInUse { run: input.turn.id.clone() }));
         }
         let mut version = None;
         if let Some(change) = &input.lane {

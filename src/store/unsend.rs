@@ -43,6 +43,8 @@ pub enum Which {
         /// The label.
         owner: String,
     },
+    /// All of them, and what had been held back for another turn too.
+    All,
 }
 
 impl Store {
@@ -247,7 +249,12 @@ impl Which {
         match self {
             Self::Inputs(ids) => (ids, None, None),
             Self::Owner { agent, owner } => (&[], Some(agent), Some(owner)),
+            Self::All => (&[], None, None),
         }
+    }
+
+    fn is_all(&self) -> bool {
+        *self == Self::All
     }
 }
 
@@ -270,7 +277,7 @@ mod sqlite {
              from queue q
              cross join runs r on r.key = q.run
              where q.thread = $1 and q.kind = 'turn' and r.closed_at is null
-               and (q.input in (select value ->> 0 from json_each($2))
+               and ($5 or q.input in (select value ->> 0 from json_each($2))
                     or (q.agent = $3 and q.owner = $4)
                     or (q.input = '' and $3 is null))
              order by q.place",
@@ -279,6 +286,7 @@ mod sqlite {
         .bind(json.done())
         .bind(agent)
         .bind(owner)
+        .bind(asked.which.is_all())
         .fetch_all(tx)
         .await
     }
@@ -362,7 +370,7 @@ mod postgres {
              where q.thread = $1
                and q.kind = 'turn'
                and r.closed_at is null
-               and (q.input = any ($2) or (q.agent = $3 and q.owner = $4) or (q.input = '' and $3 is null))
+               and ($5 or q.input = any ($2) or (q.agent = $3 and q.owner = $4) or (q.input = '' and $3 is null))
              order by q.place
              for update of r",
         )
@@ -370,6 +378,7 @@ mod postgres {
         .bind(ids)
         .bind(agent)
         .bind(owner)
+        .bind(asked.which.is_all())
         .fetch_all(tx)
         .await
     }

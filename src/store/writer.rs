@@ -725,15 +725,17 @@ impl Round {
                 self.accepts.push(answer);
             }
             Request::Receive(input, answer) => {
-                // No namespace holds a space. Whether a change of a lane is taken is known only once it is written, so the
-                // next one waits for it.
+                // No namespace holds a space. Whether a change of a lane, or a run under an id that was asked for, is taken is
+                // known only once it is written, so the next one waits for it.
                 let of = format!("{} {}", input.namespace, input.thread);
                 let names = [
                     Some(format!("id {}", input.id)),
                     input.key.as_ref().map(|key| format!("key {key}")),
                     input.lane.as_ref().map(|change| format!("lane {}", change.lane)),
                 ];
-                let names: Vec<(String, String)> = names.into_iter().flatten().map(|name| (of.clone(), name)).collect();
+                let run = input.turn.named.then(|| (input.namespace.to_string(), input.turn.id.to_string()));
+                let names = names.into_iter().flatten().map(|name| (of.clone(), name));
+                let names: Vec<(String, String)> = names.chain(run).collect();
                 if names.iter().any(|name| self.ids.contains(name)) {
                     return self.later.push_back(Request::Receive(input, answer));
                 }

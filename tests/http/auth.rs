@@ -20,8 +20,8 @@ async fn ask(served: &Served, method: &str, path: &str, key: Option<&str>, body:
     served.ask(request(method, path, key, body)).await
 }
 
-/// Every route, with what it is asked of Ann's thread and run; and what a neighbour gets: a refusal, or a list without it.
-fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
+/// Every route, with what it is asked of Ann's thread, run and message; and what a neighbour gets: a refusal, or a list without it.
+fn routes(run: &str, message: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
     let agent = |path: &str| format!("/api/agents/demo/{path}");
     let hers = json!({ "threadId": "t", "resourceId": "ann" });
     let with = |more: Value| {
@@ -44,6 +44,13 @@ fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
             with(json!({ "state": { "id": "l", "cacheKey": "k", "contents": "x" } })),
             Refused,
         ),
+        (
+            "POST",
+            agent("generate"),
+            json!({ "messages": "x", "memory": { "thread": "t", "resource": "ann" } }),
+            Refused,
+        ),
+        ("POST", agent("stream"), json!({ "messages": "x", "threadId": "t", "resourceId": "ann" }), Refused),
         ("POST", agent("threads/cancel-queued"), with(json!({ "signalIds": ["x"] })), Refused),
         ("POST", agent("threads/subscribe"), hers.clone(), Refused),
         ("GET", agent("threads/subscribe?threadId=t"), json!({}), Refused),
@@ -57,6 +64,7 @@ fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
         ("GET", "/api/memory/threads?resourceId=ann".into(), json!({}), Finds("threads")),
         ("GET", "/api/memory/threads/t".into(), json!({}), Refused),
         ("GET", "/api/memory/threads/t/messages?resourceId=ann".into(), json!({}), Refused),
+        ("POST", "/api/memory/messages/delete".into(), json!({ "messageIds": message, "resourceId": "ann" }), Sees),
         ("POST", "/api/memory/threads".into(), json!({ "threadId": "t", "resourceId": "ann", "title": "x" }), Refused),
         ("PATCH", "/api/memory/threads/t".into(), json!({ "title": "x" }), Refused),
         ("DELETE", "/api/memory/threads/t".into(), json!({}), Refused),
@@ -91,7 +99,7 @@ each_store! {
         let sent = ask(&served, "POST", "/api/agents/demo/send-message", Some(&ann.secret), &hers).await.ok();
         served.kit.settle().await?;
         let run = sent["runId"].as_str().unwrap();
-        for (method, path, body, neighbour) in routes(run) {
+        for (method, path, body, neighbour) in routes(run, sent["signal"]["id"].as_str().unwrap()) {
             for key in [None, Some("aldis_0"), Some("Ann")] {
                 let stranger = ask(&served, method, &path, key, &body).await;
                 assert_eq!((stranger.refused().0, stranger.refused().1.as_str()), (401, "unauthorized"), "{path}");

@@ -37,6 +37,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
         idle: form("idle"),
         turn: NewTurn {
             run: RunKey(keys.start + 1),
+            named: false,
             id: aldis::id::RunId::parse(format!("turn-{id}")).unwrap(),
             seed: uuid::Uuid::nil(),
             workflow: "turn".into(),
@@ -47,6 +48,8 @@ pub async fn input(store: &Store, id: &str) -> Input {
             first: None,
         },
         results: Vec::new(),
+        said: Vec::new(),
+        aside: false,
         at: at(10),
         pending_max: 100,
     }

@@ -7,14 +7,15 @@ use aldis::message::NewSignal;
 use aldis::runtime::{Action, CancelQueued, ThreadHandle};
 use aldis::testing::Error;
 
-use crate::common::{Puppet, agents, chunks, history, thread};
+use crate::common::{self, Puppet, agents, chunks, history, thread};
+use crate::crashes::crash;
 use crate::support::kit;
 
 /// Keeps the run that has the thread waiting for a person.
 const ASK: &str = "/call ask {\"question\":\"?\"}";
 
 fn message(id: &str) -> NewSignal {
-    NewSignal { id: Some(id.into()), ..NewSignal::user(id) }
+    common::message(id, id)
 }
 
 fn ids(ids: &[&str]) -> CancelQueued {
@@ -207,5 +208,42 @@ each_store! {
         assert_eq!((counts.next().await?, tab.next().await?), (0, 0));
         kit.run_to_rest().await?;
         kit.finish().await?;
+    }
+
+    // T12.4
+    async fn an_abort_may_take_with_it_what_waits_whatever_dies(kind) {
+        let survived = crash(kind, |kind, _| agents(kind))
+            .survives(async |world| {
+                let ask = world.ask(async |kit| Ok(thread(kit).send_with(common::message("m1", ASK), <_>::default()).await?.run));
+                let run = ask.await?;
+                world.settle().await?;
+                for (id, queue) in [("pending", false), ("queued", true)] {
+                    let options = || SendOptions { queue, ..SendOptions::default() };
+                    world.ask(async |kit| Ok(thread(kit).send_with(message(id), options()).await?.run)).await?;
+                }
+                let other = RunId::parse("another").expect("an id");
+                world
+                    .ask(async |kit| {
+                        assert!(!thread(kit).abort_and_clear("ann", Some(&other)).await?);
+                        Ok(thread(kit).abort_and_clear("ann", run.as_ref()).await?)
+                    })
+                    .await?;
+                world.run_to_rest().await?;
+                world.ask(async |kit| Ok(thread(kit).send_with(message("later"), <_>::default()).await?.run)).await?;
+                world.run_to_rest().await?;
+                world
+                    .ask(async |kit| {
+                        let thread = thread(kit);
+                        assert_eq!(thread.find().await?.expect("the thread").current, None);
+                        let seen = chunks(kit, &thread).await?;
+                        assert!(!seen.iter().any(|it| it.contains("pending") || it.contains("queued")), "{seen:?}");
+                        history(&thread).await
+                    })
+                    .await
+            })
+            .await?;
+        let lines = &survived.value;
+        assert_eq!((lines.len(), lines[2].as_str(), lines[3].as_str()), (4, "user later", "demo later"), "{lines:?}");
+        assert!(lines[1].ends_with("(aborted)"), "{lines:?}");
     }
 }
