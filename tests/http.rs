@@ -10,6 +10,8 @@ mod support;
 mod approvals;
 #[path = "http/auth.rs"]
 mod auth;
+#[path = "http/connections.rs"]
+mod connections;
 #[path = "http/generate.rs"]
 mod generate;
 #[path = "http/health.rs"]
@@ -26,3 +28,6 @@ mod send;
 mod served;
 #[path = "http/streams.rs"]
 mod streams;
+#[cfg(feature = "cli")]
+#[path = "http/tokens.rs"]
+mod tokens;

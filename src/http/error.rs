@@ -81,6 +81,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "thread_unknown", "Thread not found")
     }
 
+    /// Connections are kept for requests.
+    pub(super) fn too_many_streams() -> Self {
+        let what = "this server has as many streams open as it may have";
+        Self {
+            retry_after_ms: Some(RETRY_AFTER.as_millis() as u64),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", what)
+        }
+        .remedied("come again, or ask another server; who operates it may raise its connections-max")
+    }
+
     /// The run that was addressed is not there, or has ended (H2.3).
     pub(super) fn no_active_run() -> Self {
         Self::new(StatusCode::NOT_FOUND, "run_not_active", "No active agent run found for signal target")

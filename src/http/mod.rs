@@ -6,32 +6,34 @@
 //! What is answered with 200 to something sent is durable: SIGKILL right after it loses nothing. Streams hold nothing but a
 //! cursor, so a slow reader costs nobody anything, and one that comes back goes on where it was, on any process.
 
+mod accept;
 mod agents;
 mod approve;
 mod auth;
 mod caller;
 mod error;
 mod extract;
+mod failures;
 mod generate;
 mod health;
 mod memory;
 mod options;
+mod patience;
 mod runs;
 mod send;
 mod sse;
 mod state;
 mod subscribe;
 mod threads;
+mod token;
 mod watch;
 
-use std::io;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -41,9 +43,11 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::timeout::TimeoutLayer;
 
 pub use error::{Issue, Problem};
-pub use options::Options;
+pub use options::{Keys, Options};
+pub use token::{Jwt, JwtError};
 
 use crate::runtime::Client;
+use accept::Connections;
 use state::Shared;
 
 /// A server, ready to be served. It owns no socket and no task.
@@ -104,32 +108,12 @@ impl Server {
     }
 
     /// Serves until `stop`. Then no connection is taken any more, streams end so that their readers go elsewhere, and what
-    /// was asked before is answered, for `grace` at the most. What was accepted is in the store whatever happens.
-    ///
-    /// # Errors
-    /// If the socket fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-        grace: Duration,
-    ) -> io::Result<()> {
-        let draining = self.shared.draining.clone();
-        let stopping = draining.clone();
-        // Small answers leave at once.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(async move {
-            stop.await;
-            stopping.cancel();
-        });
-        let late = async {
-            draining.cancelled().await;
-            tokio::time::sleep(grace).await;
-        };
-        tokio::select! {
-            served = serving.into_future() => served,
-            () = late => Ok(()),
-        }
+    /// was asked before is answered, for `grace` at the most. What was accepted is in the store whatever happens. Dropped,
+    /// it ends all its connections at once.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send, grace: Duration) {
+        let Shared { options, metrics, draining, .. } = &self.shared;
+        let open = metrics.connections.clone();
+        Connections::new(self.router(), options, draining.clone(), open).serve(listener, stop, grace).await;
     }
 }
 
