@@ -12,12 +12,20 @@ mod approvals;
 mod auth;
 #[path = "http/connections.rs"]
 mod connections;
+#[cfg(feature = "cli")]
+#[path = "http/fuzz.rs"]
+mod fuzz;
 #[path = "http/generate.rs"]
 mod generate;
 #[path = "http/health.rs"]
 mod health;
 #[path = "http/memory.rs"]
 mod memory;
+#[cfg(feature = "cli")]
+#[path = "http/program.rs"]
+mod program;
+#[path = "http/reference.rs"]
+mod reference;
 #[path = "http/refusals.rs"]
 mod refusals;
 #[path = "http/runs.rs"]

@@ -69,13 +69,14 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
-    let keys = options.jwt.is_some() || runtime.has_keys().await?;
+    let tokens = options.jwt.is_some();
+    let keys = tokens || runtime.has_keys().await?;
     let reachable = !address.ip().is_loopback();
     if !keys && reachable {
         runtime.drain(Duration::ZERO).await?;
         return Err(Error::Usage(format!(
             "{} can be reached from other machines, and nobody would have to prove who they are; \
-             make a key first (`aldis keys create NAME`), or listen on 127.0.0.1",
+             make a key first (`aldis keys create NAME`), have tokens checked (`--jwt-keys`), or listen on 127.0.0.1",
             asked.listen
         )));
     }
@@ -97,7 +98,11 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
             &json!({ "ready": true, "address": address, "base": base, "store": store, "agents": agents, "keys": keys }),
         )?;
     } else {
-        let whom = if keys { "to those who have a key" } else { "to every program of this machine" };
+        let whom = match (keys, tokens) {
+            (_, true) => "to those who have a key or a token",
+            (true, false) => "to those who have a key",
+            (false, false) => "to every program of this machine",
+        };
         print::line(&format!("{base} serves {} on {store}, {whom}", agents.join(", ")))?;
     }
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();

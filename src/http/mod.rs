@@ -11,16 +11,19 @@ mod agents;
 mod approve;
 mod auth;
 mod caller;
+mod docs;
 mod error;
 mod extract;
 mod failures;
 mod generate;
 mod health;
 mod memory;
+mod openapi;
 mod options;
 mod patience;
 mod runs;
 mod send;
+mod shapes;
 mod sse;
 mod state;
 mod subscribe;
@@ -41,6 +44,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 pub use error::{Issue, Problem};
 pub use options::{Keys, Options};
@@ -72,27 +76,15 @@ impl Server {
     /// All its routes, for a program that has a server already.
     pub fn router(&self) -> Router {
         let options = &self.shared.options;
+        let admit = || middleware::from_fn_with_state(self.shared.clone(), auth::let_in);
+        let Routes { api, unhurried, counts, open } = Routes::all();
         // What ends by itself is bound in time; a stream's answer is its first byte, so it is too.
         let timely = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, options.timeout);
-        let api = Router::new()
-            .merge(agents::routes())
-            .merge(send::routes())
-            .merge(subscribe::routes())
-            .merge(approve::routes())
-            .merge(memory::routes())
-            .merge(threads::routes())
-            .merge(runs::routes())
-            .layer(timely)
-            .merge(generate::routes())
-            .layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
-        let counts = health::counts().layer(middleware::from_fn_with_state(self.shared.clone(), auth::let_in));
-        let prefix = options.prefix.trim_end_matches('/');
-        let routes = if prefix.is_empty() { api } else { Router::new().nest(prefix, api) };
+        let api = api.layer(timely).merge(unhurried).layer(admit());
+        let routes = Routes { api, unhurried: OpenApiRouter::new(), counts: counts.layer(admit()), open };
         let compressed =
             DefaultPredicate::new().and(NotForContentType::const_new("text/plain")).and(NotForContentType::SSE);
-        let mut routes = routes
-            .merge(health::routes())
-            .merge(counts)
+        let mut routes = Router::from(routes.under(&options.prefix))
             .fallback(error::no_such_route)
             .method_not_allowed_fallback(error::no_such_method)
             .layer(middleware::map_response(error::in_json))
@@ -114,6 +106,47 @@ impl Server {
         let Shared { options, metrics, draining, .. } = &self.shared;
         let open = metrics.connections.clone();
         Connections::new(self.router(), options, draining.clone(), open).serve(listener, stop, grace).await;
+    }
+}
+
+/// All routes, by who may ask. They are registered with what the reference says of them, by one call: there is no other way.
+struct Routes {
+    /// The wire, under the prefix.
+    api: OpenApiRouter<Shared>,
+    /// The same, where an answer takes as long as its run.
+    unhurried: OpenApiRouter<Shared>,
+    /// For who operates the server.
+    counts: OpenApiRouter<Shared>,
+    /// For everybody.
+    open: OpenApiRouter<Shared>,
+}
+
+impl Routes {
+    fn all() -> Self {
+        let api = OpenApiRouter::new()
+            .merge(agents::routes())
+            .merge(send::routes())
+            .merge(subscribe::routes())
+            .merge(approve::routes())
+            .merge(memory::routes())
+            .merge(threads::routes())
+            .merge(runs::routes());
+        let open = health::routes().merge(openapi::routes());
+        Self { api, unhurried: generate::routes(), counts: health::counts(), open }
+    }
+
+    /// With the wire under a prefix.
+    fn under(self, prefix: &str) -> OpenApiRouter<Shared> {
+        let prefix = prefix.trim_end_matches('/');
+        let all = OpenApiRouter::with_openapi(openapi::common());
+        let api = self.api.merge(self.unhurried);
+        let all = if prefix.is_empty() { all.merge(api) } else { all.nest(prefix, api) };
+        all.merge(self.open).merge(self.counts)
+    }
+
+    /// What the reference says of them.
+    fn document(prefix: &str) -> utoipa::openapi::OpenApi {
+        Self::all().under(prefix).into_openapi()
     }
 }
 

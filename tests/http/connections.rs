@@ -165,12 +165,14 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up_and_nothing_is_written() {
     let served = Listening::with(Options { timeout: SOON, ..Options::default() }).await;
-    let mut client = served.connect().await;
-    let whole = post(SEND, &message());
-    client.write(&whole[..whole.len() - 1]).await;
-    let (status, problem) = client.answer().await;
-    assert_eq!((status, &problem["code"]), (408, &json!("request_timeout")));
-    assert_eq!(client.rest().await, "", "the rest of the body is not waited for");
+    for route in [SEND, "/api/agents/demo/generate"] {
+        let mut client = served.connect().await;
+        let whole = post(route, &message());
+        client.write(&whole[..whole.len() - 1]).await;
+        let (status, problem) = client.answer().await;
+        assert_eq!((status, &problem["code"]), (408, &json!("request_timeout")));
+        assert_eq!(client.rest().await, "", "the rest of the body is not waited for");
+    }
     assert!(served.kit.threads(None, Page::first(1)).await.unwrap().items.is_empty());
     served.finish().await;
 }
@@ -315,12 +317,10 @@ async fn the_end_answers_what_was_asked_and_waits_for_nobody_else() {
 }
 
 /// Another process, because a process may not open as many files as this takes at both ends.
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 mod crowd {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::{Child, Command, Stdio};
-
     use super::*;
+    use crate::program::Program;
 
     /// How many connections hang; fewer if this process may not open so many files.
     const SLOW: u64 = 10_000;
@@ -331,57 +331,20 @@ mod crowd {
     /// The most memory that one of them may take the server, whatever it has sent of its head.
     const BYTES_EACH_MAX: u64 = 24 * 1024;
 
-    struct Program {
-        child: Child,
-        address: SocketAddr,
+    async fn health(program: &Program) -> u16 {
+        let socket = in_time(TcpStream::connect(program.address)).await.expect("a connection");
+        in_time(Client { socket, read: Vec::new() }.ask(&get("/health"))).await.0
     }
 
-    impl Program {
-        fn start(folder: &std::path::Path) -> Self {
-            let mut program = Command::new(env!("CARGO_BIN_EXE_aldis"));
-            program.args(["serve", "--json", "--listen", "127.0.0.1:0", "--head-timeout", "10s"]);
-            program.args(["--connections-max", &(SLOW + OTHERS).to_string()]);
-            program.current_dir(folder).env("ALDIS_LOG", "off").env_remove("ALDIS_STORE").stdout(Stdio::piped());
-            let mut child = program.spawn().expect("the program");
-            let mut line = String::new();
-            BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-            let ready: Value = serde_json::from_str(&line).expect("where it listens");
-            let address = ready["address"].as_str().expect("an address").parse().expect("an address");
-            Self { child, address }
-        }
-
-        /// Resident memory, as the system counts it.
-        fn memory(&self) -> u64 {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-            let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-            kilobytes * 1024
-        }
-
-        async fn health(&self) -> u16 {
-            let socket = in_time(TcpStream::connect(self.address)).await.expect("a connection");
-            in_time(Client { socket, read: Vec::new() }.ask(&get("/health"))).await.0
-        }
-    }
-
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-
-    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn ten_thousand_slow_clients_leave_the_server_well() {
-        let folder = tempfile::tempdir().expect("a folder");
         let files = rlimit::increase_nofile_limit(SLOW + OTHERS).expect("a limit");
         let slow = SLOW.min(files - OTHERS);
         if slow < SLOW {
             eprintln!("{slow} clients instead of {SLOW}: this process may open {files} files");
         }
-        let program = Program::start(folder.path());
-        assert_eq!(program.health().await, 200);
+        let program = Program::start(&["--head-timeout", "10s", "--connections-max", &(SLOW + OTHERS).to_string()]);
+        assert_eq!(health(&program).await, 200);
         let before = program.memory();
         let mut clients = Vec::new();
         for n in 0..slow {
@@ -393,12 +356,12 @@ mod crowd {
             }
             clients.push(client);
         }
-        assert_eq!(program.health().await, 200);
+        assert_eq!(health(&program).await, 200);
         let each = program.memory().saturating_sub(before) / slow;
         assert!(each < BYTES_EACH_MAX, "{each} bytes each");
         for client in &mut clients {
             assert_eq!(client.rest().await, "");
         }
-        assert_eq!(program.health().await, 200);
+        assert_eq!(health(&program).await, 200);
     }
 }
