@@ -6,11 +6,15 @@
 //!
 //! SIGKILL at any time loses nothing: what the program has told of is in the store.
 
+#[cfg(feature = "server")]
+mod access;
 mod approvals;
 mod approve;
 mod bench;
 mod cancel;
 mod completions;
+#[cfg(feature = "server")]
+mod connections;
 mod doctor;
 mod engine;
 mod error;

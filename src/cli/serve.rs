@@ -7,11 +7,13 @@ use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::access::Access;
+use super::connections::Connections;
 use super::error::Error;
 use super::run::Span;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
-use crate::http::{Options, Server};
+use crate::http::{Keys, Options, Server};
 
 /// Serves agents and threads over HTTP until SIGINT or SIGTERM, and advances their runs. Then streams end, so that their
 /// readers come back, what was asked before is answered, and steps under way may finish.
@@ -35,6 +37,10 @@ pub(super) struct Serve {
     /// How long a stream is silent before it says that it is alive
     #[arg(long, env = "ALDIS_HEARTBEAT", default_value = "25s", value_name = "SPAN")]
     heartbeat: Span,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    connections: Connections,
     /// Where another process advances the runs of this SQLite file: waits until it ends
     #[arg(long)]
     standby: bool,
@@ -53,6 +59,7 @@ fn prefix(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
+    let options = asked.access.options(asked.connections.options())?;
     let mut stop = Stop::listen()?;
     let taken = format!("{} cannot be listened on", asked.listen);
     let listener = TcpListener::bind(asked.listen).await.map_err(Error::io(taken))?;
@@ -62,22 +69,25 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
-    let keys = runtime.keys().await?.iter().any(|key| key.revoked_at.is_none());
-    if !keys && !address.ip().is_loopback() {
+    let tokens = options.jwt.is_some();
+    let keys = tokens || runtime.has_keys().await?;
+    let reachable = !address.ip().is_loopback();
+    if !keys && reachable {
         runtime.drain(Duration::ZERO).await?;
         return Err(Error::Usage(format!(
             "{} can be reached from other machines, and nobody would have to prove who they are; \
-             make a key first (`aldis keys create NAME`), or listen on 127.0.0.1",
+             make a key first (`aldis keys create NAME`), have tokens checked (`--jwt-keys`), or listen on 127.0.0.1",
             asked.listen
         )));
     }
     let options = Options {
-        keys,
+        keys: if keys || reachable { Keys::Required } else { Keys::OnceMade },
         prefix: asked.prefix,
         body_bytes_max: asked.body_max,
         timeout: asked.timeout.0,
         heartbeat: asked.heartbeat.0,
         origins: asked.origin,
+        ..options
     };
     let base = format!("http://{address}{}", options.prefix);
     let server = Server::new(runtime.client().clone(), options);
@@ -88,7 +98,11 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
             &json!({ "ready": true, "address": address, "base": base, "store": store, "agents": agents, "keys": keys }),
         )?;
     } else {
-        let whom = if keys { "to those who have a key" } else { "to every program of this machine" };
+        let whom = match (keys, tokens) {
+            (_, true) => "to those who have a key or a token",
+            (true, false) => "to those who have a key",
+            (false, false) => "to every program of this machine",
+        };
         print::line(&format!("{base} serves {} on {store}, {whom}", agents.join(", ")))?;
     }
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();
@@ -100,8 +114,7 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     }
     drop(asked_to_stop);
     let end = async {
-        let served = serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
-        served.map_err(Error::io("the server has failed"))?;
+        serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
         runtime.drain(asked.grace.0).await?;
         Ok(Exit::Good)
     };

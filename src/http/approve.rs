@@ -1,15 +1,17 @@
 //! Answers to calls that wait for somebody, in both forms, and what the client's own tools came to (section 8).
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, Query, instant};
+use super::shapes::TurnOptionsForm;
 use super::sse;
 use super::state::Shared;
 use crate::agent::TurnOptions;
@@ -20,15 +22,15 @@ use crate::runtime::{Answer, Error};
 use crate::store::{Page, SuspendedFilter};
 use crate::thread::{CallResult, OpenCall, SuspendedRun};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/agents/{agent}/send-tool-approval", post(send))
-        .route("/agents/{agent}/approve-tool-call", post(approve))
-        .route("/agents/{agent}/decline-tool-call", post(decline))
-        .route("/agents/{agent}/suspended-runs", get(suspended))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(send))
+        .routes(routes!(approve))
+        .routes(routes!(decline))
+        .routes(routes!(suspended))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Approval {
     thread_id: String,
@@ -37,18 +39,35 @@ struct Approval {
     approved: bool,
     reason: Option<String>,
     decline_context: Option<DeclineContext>,
+    /// What a call that asks goes on with.
     resume_data: Option<Value>,
+    /// What the client's own tools came to: messages with parts of the type `tool-result`.
+    #[schema(value_type = Option<Vec<Object>>)]
     messages: Option<Value>,
+    #[schema(value_type = Option<TurnOptionsForm>)]
     stream_options: Option<TurnOptions>,
 }
 
-/// T13.4.
-#[derive(Deserialize, Default)]
+/// Why a call is declined, in the older form.
+#[derive(Deserialize, Default, ToSchema)]
 struct DeclineContext {
     reason: Option<String>,
     message: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/send-tool-approval",
+    operation_id = "sendToolApproval",
+    tag = "Approvals",
+    summary = "Answers a call that waits",
+    description = "Lets it run or declines it; or brings what the client's own tools came to.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = Approval,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "runId": "019…", "toolCallId": "call-7" })))
+)]
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,
@@ -78,7 +97,7 @@ fn results(messages: &Value) -> Result<Vec<CallResult>, Problem> {
     Ok(call_results(given.results()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CallOfRun {
     run_id: String,
@@ -86,6 +105,19 @@ struct CallOfRun {
     reason: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/approve-tool-call",
+    operation_id = "approveToolCall",
+    tag = "Approvals",
+    summary = "Lets a call run, and reads what follows",
+    description = "",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = CallOfRun,
+    responses((status = 200, description = "The run's chunks, and `[DONE]` once it ends or waits.", body = String, content_type = "text/event-stream"))
+)]
 async fn approve(
     State(shared): State<Shared>,
     caller: Caller,
@@ -95,6 +127,19 @@ async fn approve(
     answer(&shared, &caller, &agent, asked, true).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/decline-tool-call",
+    operation_id = "declineToolCall",
+    tag = "Approvals",
+    summary = "Declines a call, and reads what follows",
+    description = "",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = CallOfRun,
+    responses((status = 200, description = "The run's chunks, and `[DONE]` once it ends or waits.", body = String, content_type = "text/event-stream"))
+)]
 async fn decline(
     State(shared): State<Shared>,
     caller: Caller,
@@ -130,6 +175,24 @@ const SUSPENDED: usize = 100;
 const SUSPENDED_MAX: usize = 1_000;
 
 /// H8.4, T13.11.
+#[utoipa::path(
+    get,
+    path = "/agents/{agent}/suspended-runs",
+    operation_id = "listSuspendedRuns",
+    tag = "Approvals",
+    summary = "Lists runs that wait for somebody",
+    description = "With the calls they wait with, the oldest first.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("threadId" = Option<String>, Query, description = "Only of this thread"),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("fromDate" = Option<String>, Query, description = "Not before this instant", format = DateTime),
+        ("toDate" = Option<String>, Query, description = "Not after this instant", format = DateTime),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 100 unless it is said")
+    ),
+    responses((status = 200, description = "A page of them", body = Object, example = json!({ "runs": [{ "runId": "019…", "status": "suspended", "threadId": "t-1", "resourceId": "ann", "suspendedAt": "2026-01-02T03:04:05.000Z", "toolCalls": [{ "toolCallId": "call-7", "toolName": "refund", "args": { "order": "A-1" }, "requiresApproval": true }] }], "total": 1 })))
+)]
 async fn suspended(
     State(shared): State<Shared>,
     caller: Caller,

@@ -2,20 +2,21 @@
 //!
 //! What was accepted is durable: a caller that hangs up loses its answer and stops nothing, unless it has asked for that.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::response::sse::Event;
-use axum::routing::post;
 use futures::stream::{self, Stream, StreamExt as _};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, IdempotencyKey, part};
 use super::send::own_names_out;
+use super::shapes::DirectCallForm;
 use super::sse::{self, Reader};
 use super::state::Shared;
 use crate::agent::TurnOptions;
@@ -28,8 +29,8 @@ use crate::runtime::{DirectCall, DirectRun, Error, RunChunks, Seen, ThreadHandle
 const NOBODY: &str = "nobody";
 
 /// Routes without a bound in time: an answer takes as long as its run.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/agents/{agent}/generate", post(generate)).route("/agents/{agent}/stream", post(streamed))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(generate)).routes(routes!(streamed))
 }
 
 /// What a direct call says beside its messages and the options of its turn.
@@ -78,6 +79,20 @@ struct Begun {
     waits: Waits,
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/generate",
+    operation_id = "generate",
+    tag = "Direct calls",
+    summary = "Says something, and waits for the whole answer",
+    description = "Behind the run that has the thread, if one has; without a thread, on one of its own that no list shows. Who hangs up stops nothing.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = DirectCallForm,
+    responses((status = 200, description = "The answer", body = Object, example = json!({ "text": "Hello", "finishReason": "stop", "usage": { "inputTokens": 3, "outputTokens": 2, "totalTokens": 5 }, "runId": "019…", "toolCalls": [], "toolResults": [] })))
+)]
 async fn generate(
     State(shared): State<Shared>,
     caller: Caller,
@@ -94,6 +109,20 @@ async fn generate(
     Ok(axum::Json(generated.to_json(&given)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/stream",
+    operation_id = "stream",
+    tag = "Direct calls",
+    summary = "Says something, and reads the answer as it is made",
+    description = "As `generate`, told in chunks.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = DirectCallForm,
+    responses((status = 200, description = "The run's chunks, and `[DONE]` once it ends or waits.", body = String, content_type = "text/event-stream"))
+)]
 async fn streamed(
     State(shared): State<Shared>,
     caller: Caller,

@@ -1,14 +1,15 @@
 //! Threads and their messages, as interfaces list them (section 10).
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, Query, instant};
+use super::shapes::DeleteMessages;
 use super::state::Shared;
 use crate::clock::Instant;
 use crate::id::Namespace;
@@ -32,13 +33,13 @@ const DELETE_MAX: usize = 1_000;
 /// The most messages that are looked up beside a page.
 const INCLUDE_MAX: usize = 100;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/memory/threads", get(threads))
-        .route("/memory/threads/{thread}", get(thread))
-        .route("/memory/threads/{thread}/messages", get(messages))
-        .route("/memory/messages/delete", post(delete))
-        .route("/memory/status", get(status))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(threads))
+        .routes(routes!(thread))
+        .routes(routes!(messages))
+        .routes(routes!(delete))
+        .routes(routes!(status))
 }
 
 fn page(query: &Query, size: usize) -> Result<Page, Problem> {
@@ -95,6 +96,25 @@ fn scalars(name: &str, wanted: Map<String, Value>) -> Result<Map<String, Value>,
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads",
+    operation_id = "listThreads",
+    tag = "Threads",
+    summary = "Lists threads",
+    description = "The newest first, unless it is said otherwise.",
+    params(
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect"),
+        ("metadata" = Option<String>, Query, description = "JSON of texts, numbers, true, false and null that must all be there"),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 100 unless it is said"),
+        ("orderBy" = Option<String>, Query, description = "JSON `{\"field\", \"direction\"}`; or `orderBy[field]` and `orderBy[direction]`"),
+        ("orderBy[field]" = Option<String>, Query, description = "`createdAt` or `updatedAt`"),
+        ("orderBy[direction]" = Option<String>, Query, description = "`ASC` or `DESC`")
+    ),
+    responses((status = 200, description = "A page of threads", body = Object, example = json!({ "threads": [{ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" }], "total": 1, "page": 0, "perPage": 100, "hasMore": false })))
+)]
 async fn threads(State(shared): State<Shared>, caller: Caller, query: Query) -> Result<axum::Json<Value>, Problem> {
     let (page, order) = (page(&query, THREADS)?, OrderBy::of(&query)?);
     let filter = ThreadFilter {
@@ -112,6 +132,20 @@ async fn threads(State(shared): State<Shared>, caller: Caller, query: Query) -> 
     Ok(axum::Json(paged("threads", shown, threads.total, page)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads/{thread}",
+    operation_id = "readThread",
+    tag = "Threads",
+    summary = "Reads a thread",
+    description = "",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    responses((status = 200, description = "The thread", body = Object, example = json!({ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" })))
+)]
 async fn thread(
     State(shared): State<Shared>,
     caller: Caller,
@@ -177,6 +211,26 @@ struct Include {
     with_next_messages: usize,
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads/{thread}/messages",
+    operation_id = "listMessages",
+    tag = "Threads",
+    summary = "Lists a thread's messages",
+    description = "Without `orderBy` page 0 is the newest one; inside a page the oldest comes first.",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect"),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 40 unless it is said"),
+        ("orderBy" = Option<String>, Query, description = "JSON `{\"field\", \"direction\"}`; or `orderBy[field]` and `orderBy[direction]`"),
+        ("filter" = Option<String>, Query, description = "JSON `{\"dateRange\": {\"start\", \"end\"}}`"),
+        ("include" = Option<String>, Query, description = "JSON `[{\"id\", \"withPreviousMessages\", \"withNextMessages\"}]`: messages around given ones"),
+        ("includeSystemReminders" = Option<bool>, Query, description = "Whether reactive signals are listed too")
+    ),
+    responses((status = 200, description = "A page of messages", body = Object, example = json!({ "messages": [{ "id": "m1", "role": "assistant", "threadId": "t-1", "resourceId": "ann", "createdAt": "2026-01-02T03:04:06.000Z", "content": { "format": 2, "parts": [{ "type": "text", "text": "Done" }] } }], "uiMessages": null, "total": 1, "page": 0, "perPage": 40, "hasMore": false })))
+)]
 async fn messages(
     State(shared): State<Shared>,
     caller: Caller,
@@ -273,6 +327,21 @@ impl OneOrMany {
 }
 
 /// H10.7. Messages of other owners than the caller are not there for it.
+#[utoipa::path(
+    post,
+    path = "/memory/messages/delete",
+    operation_id = "deleteMessages",
+    tag = "Threads",
+    summary = "Deletes messages",
+    description = "From the history; what a run has read it has read. Those of other owners are not there for the caller.",
+    params(
+        ("resourceId" = Option<String>, Query, description = "Only those of this owner"),
+        ("threadId" = Option<String>, Query, description = "Only those of this thread"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    request_body = DeleteMessages,
+    responses((status = 200, description = "How many were deleted", body = Object, example = json!({ "success": true, "message": "1 message deleted successfully" })))
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,
@@ -291,6 +360,18 @@ async fn delete(
 }
 
 /// H10.8.
+#[utoipa::path(
+    get,
+    path = "/memory/status",
+    operation_id = "memoryStatus",
+    tag = "Threads",
+    summary = "Says that threads are kept",
+    description = "",
+    params(
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    responses((status = 200, description = "They are", body = Object, example = json!({ "result": true, "memoryType": "local" })))
+)]
 async fn status() -> axum::Json<Value> {
     axum::Json(json!({ "result": true, "memoryType": "local" }))
 }

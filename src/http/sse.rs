@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -10,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt as _};
 use serde_json::Value;
 
+use super::error::Problem;
 use super::state::Shared;
-use super::watch::Metrics;
+use super::watch::Counted;
 use crate::runtime::{RunChunks, Seen, Subscription};
 
 /// For whom a stream of a thread is framed.
@@ -86,7 +86,11 @@ pub(super) fn alone(chunk: &Value) -> Event {
 }
 
 fn answer(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -> Response {
-    let open = Open::new(Arc::clone(&shared.metrics));
+    let streams = &shared.metrics.streams;
+    if streams.get() >= shared.options.streams_max() {
+        return Problem::too_many_streams().into_response();
+    }
+    let open = Counted::new(streams.clone());
     let events = events.take_until(shared.draining.clone().cancelled_owned()).map(move |event| {
         // It is counted for as long as somebody reads it.
         let _ = &open;
@@ -98,22 +102,6 @@ fn answer(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -
     headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
-}
-
-/// An open stream, as it is counted.
-struct Open(Arc<Metrics>);
-
-impl Open {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.streams.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.streams.dec();
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use keys::NewKey;
+#[cfg(feature = "server")]
+pub(crate) use keys::looks_like_a_key;
 pub use show::{Blocked, Shown, WaitsFor};
 pub use subscription::{QueueCounts, Seen, Since, Subscription};
 pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, SkipReason, StateSent, ThreadHandle};

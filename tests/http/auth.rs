@@ -1,6 +1,6 @@
 //! Who may come in: every route refuses a stranger, and keeps a neighbour from what is Ann's.
 
-use aldis::http::Options;
+use aldis::http::{Keys, Options};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ enum Neighbour {
 
 each_store! {
     async fn strangers_and_neighbours_are_refused_on_every_route(kind) {
-        let served = Served::with(kind, Options { keys: true, ..Options::default() }).await?;
+        let served = Served::with(kind, Options { keys: Keys::Required, ..Options::default() }).await?;
         let ann = served.kit.create_key("phone", Some("ann")).await?;
         let bob = served.kit.create_key("phone", Some("bob")).await?;
         let root = served.kit.create_key("desk", None).await?;
@@ -122,7 +122,7 @@ each_store! {
     }
 
     async fn a_key_that_was_revoked_opens_nothing(kind) {
-        let served = Served::with(kind, Options { keys: true, ..Options::default() }).await?;
+        let served = Served::with(kind, Options { keys: Keys::Required, ..Options::default() }).await?;
         let key = served.kit.create_key("phone", None).await?;
         let with = || Request::get("/api/agents").header("x-api-key", &key.secret).body(Body::empty()).unwrap();
         served.ask(with()).await.ok();
