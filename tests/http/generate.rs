@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aldis::http::Options;
+use aldis::http::{Keys, Options};
 use aldis::runtime::NewKey;
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -155,7 +155,7 @@ each_store! {
 
     // H1.8, T2.3: strangers and neighbours.
     async fn nobody_speaks_on_a_thread_of_another(kind) {
-        let served = Served::with(kind, Options { keys: true, ..Options::default() }).await?;
+        let served = Served::with(kind, Options { keys: Keys::Required, ..Options::default() }).await?;
         let (ann, bob) = (served.kit.create_key("ann's", Some("ann")).await?, served.kit.create_key("bob's", Some("bob")).await?);
         let ask = |path: &str, body: &Value| post(path, &body.to_string());
         for path in [GENERATE, STREAM] {
