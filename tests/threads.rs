@@ -21,6 +21,8 @@ mod direct;
 mod edges;
 #[path = "threads/failures.rs"]
 mod failures;
+#[path = "threads/foresight.rs"]
+mod foresight;
 #[path = "threads/hammer.rs"]
 mod hammer;
 #[path = "threads/hook_crashes.rs"]

@@ -28,7 +28,7 @@ const ON_HISTORY: usize = 200;
 const SHORT: usize = 100;
 
 pub(super) async fn shape(config: &Config) -> Result<Report, Error> {
-    let pattern = Pattern::signal()?;
+    let pattern = Pattern::steps(1)?;
     let mut rounds = Rounds::default();
     let (mut quiet, mut quiet_limit) = (Vec::new(), Vec::new());
     for round in 0..config.rounds {
