@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aldis::http::{Keys, Options};
 use aldis::runtime::NewKey;
+use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
@@ -204,7 +205,10 @@ each_store! {
     // An answer takes as long as its run.
     async fn an_answer_is_not_bound_by_the_time_of_a_request(kind) {
         let served = Served::with(kind, Options { timeout: Duration::ZERO, ..Options::default() }).await?;
-        assert_eq!(served.get("/api/agents").await.refused().0, 408);
+        // A body that never comes, so that nothing is done before its time has passed.
+        let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let request = Request::post("/api/agents/demo/send-message").body(never).unwrap();
+        assert_eq!(served.ask(request).await.refused().0, 408);
         assert_eq!(served.post(GENERATE, asks("Hello")).await.ok()["text"], "Hello");
         served.finish().await?;
     }
