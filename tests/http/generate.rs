@@ -204,7 +204,6 @@ each_store! {
     // An answer takes as long as its run.
     async fn an_answer_is_not_bound_by_the_time_of_a_request(kind) {
         let served = Served::with(kind, Options { timeout: Duration::ZERO, ..Options::default() }).await?;
-        assert_eq!(served.get("/api/agents").await.refused().0, 408);
         assert_eq!(served.post(GENERATE, asks("Hello")).await.ok()["text"], "Hello");
         served.finish().await?;
     }
