@@ -15,6 +15,7 @@
 //! | 4 | [`intake`] | the door in: checks what arrives and has the store accept it |
 //! | 4 | [`agent`] | what answers on a thread: agents, tools, processors, the port to language models and the models behind it |
 //! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
+//! | 5 | `config` | `aldis.toml` and `ALDIS_…` variables: settings, and the agents and models that they declare |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
 //! | 6 | `http` | the server: the wire of threads, agents and runs for clients in any language |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
@@ -51,6 +52,9 @@ pub mod engine;
 pub mod intake;
 
 pub mod runtime;
+
+#[cfg(feature = "config")]
+pub mod config;
 
 pub mod bench;
 

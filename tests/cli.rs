@@ -5,6 +5,8 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/examples.rs"]
 mod examples;
 #[path = "cli/kill.rs"]

@@ -10,7 +10,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (2, &["journal"]),
     (3, &["workflow", "store"]),
     (4, &["engine", "intake", "agent"]),
-    (5, &["runtime"]),
+    (5, &["runtime", "config"]),
     (6, &["http", "testing", "bench"]),
     (7, &["cli"]),
 ];

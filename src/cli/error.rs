@@ -8,7 +8,7 @@ use serde_json::json;
 use super::REFUSED;
 use crate::intake::{CatalogueError, StartError};
 use crate::store::StartRefused;
-use crate::{bench, runtime, store};
+use crate::{bench, config, runtime, store};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub(super) enum Error {
     /// The runtime refused or failed.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
+    /// The settings do not hold.
+    #[error(transparent)]
+    Config(#[from] config::Problems),
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] bench::Error),
@@ -55,6 +58,7 @@ impl Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
+            Self::Config(_) => "config_invalid",
             Self::Runtime(error) | Self::Bench(bench::Error::Runtime(error)) => error.code(),
             Self::Bench(_) => "bench_failed",
             Self::Io { .. } => "io",

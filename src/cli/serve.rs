@@ -8,61 +8,74 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::error::Error;
-use super::run::Span;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
+use crate::config::{self, Span};
 use crate::http::{Options, Server};
 
 /// Serves agents and threads over HTTP until SIGINT or SIGTERM, and advances their runs. Then streams end, so that their
 /// readers come back, what was asked before is answered, and steps under way may finish.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, env = "ALDIS_LISTEN", default_value = "127.0.0.1:4111", value_name = "ADDRESS")]
-    listen: SocketAddr,
-    /// What the routes begin with
-    #[arg(long, env = "ALDIS_PREFIX", default_value = "/api", value_name = "PATH", value_parser = prefix)]
-    prefix: String,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:4111]
+    #[arg(long, env = "ALDIS_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// What the routes begin with [default: /api]
+    #[arg(long, env = "ALDIS_PREFIX", value_name = "PATH", value_parser = config::prefix)]
+    prefix: Option<String>,
     /// Origins whose pages may talk to it from a browser, or * for all
     #[arg(long, env = "ALDIS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
-    origin: Vec<String>,
-    /// The most bytes of a request's body
-    #[arg(long, env = "ALDIS_BODY_MAX", default_value_t = Options::default().body_bytes_max, value_name = "BYTES")]
-    body_max: usize,
-    /// How long a request may take
-    #[arg(long, env = "ALDIS_REQUEST_TIMEOUT", default_value = "30s", value_name = "SPAN")]
-    timeout: Span,
-    /// How long a stream is silent before it says that it is alive
-    #[arg(long, env = "ALDIS_HEARTBEAT", default_value = "25s", value_name = "SPAN")]
-    heartbeat: Span,
+    origin: Option<Vec<String>>,
+    /// Asks for a key even where the store has none yet and only this machine can reach the server
+    #[arg(long, env = "ALDIS_REQUIRE_KEYS")]
+    require_keys: bool,
+    /// The most bytes of a request's body [default: 4194304]
+    #[arg(long, env = "ALDIS_BODY_MAX", value_name = "BYTES")]
+    body_max: Option<usize>,
+    /// How long a request may take [default: 30s]
+    #[arg(long, env = "ALDIS_REQUEST_TIMEOUT", value_name = "SPAN")]
+    timeout: Option<Span>,
+    /// How long a stream is silent before it says that it is alive [default: 25s]
+    #[arg(long, env = "ALDIS_HEARTBEAT", value_name = "SPAN")]
+    heartbeat: Option<Span>,
     /// Where another process advances the runs of this SQLite file: waits until it ends
     #[arg(long)]
     standby: bool,
-    /// How long requests and steps may go on after this process was asked to stop; asked again, it stops at once
-    #[arg(long, default_value = "10s", value_name = "SPAN")]
-    grace: Span,
+    /// How long requests and steps may go on after this process was asked to stop; asked again, it stops at once [default: 10s]
+    #[arg(long, env = "ALDIS_GRACE", value_name = "SPAN")]
+    grace: Option<Span>,
 }
 
-fn prefix(text: &str) -> Result<String, String> {
-    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
-    match text {
-        "" | "/" => Ok(String::new()),
-        _ if text.starts_with('/') && text.chars().all(usable) => Ok(text.trim_end_matches('/').to_owned()),
-        _ => Err("a prefix is a path such as /api, of letters, digits and / - _ .".to_owned()),
+impl Serve {
+    /// What is not said here the settings say.
+    fn or(self, settings: &config::Settings) -> config::Serve {
+        let config::Serve { listen, prefix, origins, require_keys, body_bytes_max, timeout, heartbeat } =
+            settings.serve.clone();
+        config::Serve {
+            listen: self.listen.unwrap_or(listen),
+            prefix: self.prefix.unwrap_or(prefix),
+            origins: self.origin.unwrap_or(origins),
+            require_keys: self.require_keys || require_keys,
+            body_bytes_max: self.body_max.unwrap_or(body_bytes_max),
+            timeout: self.timeout.unwrap_or(timeout),
+            heartbeat: self.heartbeat.unwrap_or(heartbeat),
+        }
     }
 }
 
 pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     let mut stop = Stop::listen()?;
+    let (standby, grace) = (asked.standby, asked.grace.unwrap_or(desk.config.settings.work.grace).0);
+    let asked = asked.or(&desk.config.settings);
     let taken = format!("{} cannot be listened on", asked.listen);
     let listener = TcpListener::bind(asked.listen).await.map_err(Error::io(taken))?;
     let address = listener.local_addr().map_err(Error::io("the address is not known"))?;
     let runtime = tokio::select! {
-        started = desk.aldis().standby(asked.standby).start() => started?,
+        started = desk.aldis()?.standby(standby).start() => started?,
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
-    let keys = runtime.keys().await?.iter().any(|key| key.revoked_at.is_none());
+    let keys = asked.require_keys || runtime.keys().await?.iter().any(|key| key.revoked_at.is_none());
     if !keys && !address.ip().is_loopback() {
         runtime.drain(Duration::ZERO).await?;
         return Err(Error::Usage(format!(
@@ -74,10 +87,10 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     let options = Options {
         keys,
         prefix: asked.prefix,
-        body_bytes_max: asked.body_max,
+        body_bytes_max: asked.body_bytes_max,
         timeout: asked.timeout.0,
         heartbeat: asked.heartbeat.0,
-        origins: asked.origin,
+        origins: asked.origins,
     };
     let base = format!("http://{address}{}", options.prefix);
     let server = Server::new(runtime.client().clone(), options);
@@ -92,17 +105,17 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         print::line(&format!("{base} serves {} on {store}, {whom}", agents.join(", ")))?;
     }
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();
-    let serving = server.serve(listener, async { drop(stopping.await) }, asked.grace.0);
+    let serving = server.serve(listener, async { drop(stopping.await) }, grace);
     let serving = tokio::spawn(serving);
     stop.asked().await;
     if !desk.json() {
-        eprintln!("stopping; requests and steps under way have {} to finish", print::span(asked.grace.0));
+        eprintln!("stopping; requests and steps under way have {} to finish", print::span(grace));
     }
     drop(asked_to_stop);
     let end = async {
         let served = serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
         served.map_err(Error::io("the server has failed"))?;
-        runtime.drain(asked.grace.0).await?;
+        runtime.drain(grace).await?;
         Ok(Exit::Good)
     };
     tokio::select! {

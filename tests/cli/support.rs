@@ -96,6 +96,13 @@ impl Place {
         Going::of(self.command(&aldis(), args))
     }
 
+    /// Begins the program with these variables and reads its first line.
+    pub fn begin_under(&self, variables: &[(&str, &str)], args: &[&str]) -> Going {
+        let mut command = self.command(&aldis(), args);
+        command.envs(variables.iter().copied());
+        Going::of(command)
+    }
+
     /// Begins an example and reads its first line.
     pub fn begin_example(&self, name: &str, args: &[&str]) -> Going {
         Going::of(self.command(&example(name), args))
