@@ -18,6 +18,7 @@
 //! | 5 | `config` | `aldis.toml` and `ALDIS_…` variables: settings, and the agents and models that they declare |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
 //! | 6 | `http` | the server: the wire of threads, agents and runs for clients in any language |
+//! | 6 | `client` | a client of that server, whose streams come back |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
 //! | 7 | `cli`, `main.rs` | the program `aldis` |
 //!
@@ -60,6 +61,9 @@ pub mod bench;
 
 #[cfg(feature = "server")]
 pub mod http;
+
+#[cfg(feature = "client")]
+pub mod client;
 
 #[cfg(feature = "cli")]
 pub mod cli;

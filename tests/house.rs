@@ -11,7 +11,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["workflow", "store"]),
     (4, &["engine", "intake", "agent"]),
     (5, &["runtime", "config"]),
-    (6, &["http", "testing", "bench"]),
+    (6, &["http", "client", "testing", "bench"]),
     (7, &["cli"]),
 ];
 

@@ -20,8 +20,11 @@ mod import;
 mod journal;
 mod keys;
 mod migrate;
+mod notify;
 mod print;
 mod progress;
+mod reload;
+mod remote;
 mod replay;
 mod run;
 mod runs;
@@ -70,6 +73,9 @@ struct Common {
     /// Where everything is kept: sqlite://path or postgres://user@host/database [default: sqlite://aldis.db]
     #[arg(long, global = true, env = "ALDIS_STORE", hide_env_values = true, value_name = "URL")]
     store: Option<String>,
+    /// Asks this server instead of a store: http://HOST:PORT; the key comes from the variable ALDIS_KEY
+    #[arg(long, global = true, env = "ALDIS_SERVER", value_name = "URL")]
+    server: Option<String>,
     /// Prints for machines: one JSON object a line, errors too
     #[arg(long, global = true)]
     json: bool,
@@ -303,7 +309,12 @@ impl Desk {
             .workflows(self.workflows.clone())
             .agents(own.iter().cloned().chain(declared))
             .limits(self.limits())
-            .build(self.build.clone())
+            .build(self.build())
+    }
+
+    /// What runs are advanced by: this program with these settings. Runs that were blocked by another are tried again.
+    fn build(&self) -> String {
+        self.config.digest().map_or_else(|| self.build.clone(), |digest| format!("{}+{digest}", self.build))
     }
 
     fn limits(&self) -> intake::Limits {
@@ -344,6 +355,11 @@ fn is_secret(name: &str) -> bool {
 }
 
 async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
+    if let Some(server) = &desk.common.server
+        && let Some(exit) = remote::run(desk, server, &command).await?
+    {
+        return Ok(exit);
+    }
     match command {
         Command::Run(asked) => run::run(desk, asked).await,
         Command::Wait(asked) => wait::run(desk, asked).await,

@@ -1,5 +1,7 @@
 //! `aldis send`: sends a message to a thread, and shows the answer as it comes.
 
+pub(super) mod remote;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -8,8 +8,9 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::error::Error;
+use super::reload::Reload;
 use super::stop::Stop;
-use super::{Desk, Exit, print};
+use super::{Desk, Exit, notify, print};
 use crate::config::{self, Span};
 use crate::http::{Options, Server};
 
@@ -70,8 +71,10 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     let taken = format!("{} cannot be listened on", asked.listen);
     let listener = TcpListener::bind(asked.listen).await.map_err(Error::io(taken))?;
     let address = listener.local_addr().map_err(Error::io("the address is not known"))?;
+    let people = desk.people()?;
+    let mut reload = Reload::listen(desk, people.clone())?;
     let runtime = tokio::select! {
-        started = desk.aldis()?.standby(standby).start() => started?,
+        started = desk.aldis_with(&people).standby(standby).start() => started?,
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
@@ -107,7 +110,12 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let serving = server.serve(listener, async { drop(stopping.await) }, grace);
     let serving = tokio::spawn(serving);
-    stop.asked().await;
+    notify::ready();
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        failed = reload.whenever_asked(&runtime) => Some(failed),
+    };
+    notify::stopping();
     if !desk.json() {
         eprintln!("stopping; requests and steps under way have {} to finish", print::span(grace));
     }
@@ -116,7 +124,7 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         let served = serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
         served.map_err(Error::io("the server has failed"))?;
         runtime.drain(grace).await?;
-        Ok(Exit::Good)
+        failed.map_or(Ok(Exit::Good), Err)
     };
     tokio::select! {
         ended = end => ended,

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::send::Whose;
 use super::{Desk, Exit, print};
 use crate::clock::Clock;
-use crate::message::{AssistantPart, PromptMessage};
+use crate::message::{AssistantPart, Message, PromptMessage};
 use crate::store::{Page, Window};
 
 /// Lists threads, the one that was changed last first.
@@ -15,13 +15,13 @@ use crate::store::{Page, Window};
 pub(super) struct Threads {
     /// Only those of this owner
     #[arg(long, value_name = "NAME")]
-    resource: Option<String>,
+    pub(super) resource: Option<String>,
     /// How many at the most
     #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    pub(super) limit: usize,
     /// Which page of so many; the first is 0
     #[arg(long, default_value_t = 0, value_name = "N")]
-    page: usize,
+    pub(super) page: usize,
 }
 
 pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
@@ -71,38 +71,41 @@ pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
 #[derive(Debug, Args)]
 pub(super) struct Thread {
     /// The thread's id
-    thread: String,
+    pub(super) thread: String,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// As the model reads it
     #[arg(long)]
-    model: bool,
+    pub(super) model: bool,
     /// How many of the latest messages
     #[arg(long, default_value_t = 100, value_name = "N")]
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Thread) -> Result<Exit, Error> {
     let client = desk.client().await?;
     let thread = asked.whose.thread(&client, &asked.thread)?;
-    let window = Window::latest(i64::MAX, asked.limit);
-    if asked.model {
-        for message in thread.history(window).await? {
-            for prompt in message.prompt().0 {
-                if desk.json() { print::json(&prompt)? } else { print::line(&read_by_the_model(&prompt))? }
-            }
+    let messages = thread.history(Window::latest(i64::MAX, asked.limit)).await?;
+    client.store().close().await;
+    told(desk, &messages, asked.model)
+}
+
+/// Prints messages as people read them, or as the model does.
+pub(super) fn told(desk: &Desk, messages: &[Message], as_the_model: bool) -> Result<Exit, Error> {
+    if as_the_model {
+        for prompt in messages.iter().flat_map(|message| message.prompt().0) {
+            if desk.json() { print::json(&prompt)? } else { print::line(&read_by_the_model(&prompt))? }
         }
-    } else {
-        for shown in thread.shown(window, false).await? {
-            if desk.json() {
-                print::json(&shown)?;
-            } else {
-                let parts: Vec<String> = shown.parts.iter().filter_map(part).collect();
-                print::line(&format!("{}: {}", shown.role, parts.join("\n  ")))?;
-            }
+        return Ok(Exit::Good);
+    }
+    for shown in Message::shown(messages, false) {
+        if desk.json() {
+            print::json(&shown)?;
+        } else {
+            let parts: Vec<String> = shown.parts.iter().filter_map(part).collect();
+            print::line(&format!("{}: {}", shown.role, parts.join("\n  ")))?;
         }
     }
-    client.store().close().await;
     Ok(Exit::Good)
 }
 

@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::error::Error;
+use super::reload::Reload;
 use super::stop::Stop;
-use super::{Desk, Exit, print};
+use super::{Desk, Exit, notify, print};
 use crate::config::{Settings, Span};
 use crate::runtime::Aldis;
 
@@ -68,7 +69,9 @@ impl Work {
 pub(super) async fn run(desk: &Desk, asked: Work) -> Result<Exit, Error> {
     let mut stop = Stop::listen()?;
     let grace = asked.grace.unwrap_or(desk.config.settings.work.grace).0;
-    let aldis = asked.over(desk.aldis()?, &desk.config.settings);
+    let people = desk.people()?;
+    let mut reload = Reload::listen(desk, people.clone())?;
+    let aldis = asked.over(desk.aldis_with(&people), &desk.config.settings);
     let runtime = tokio::select! {
         started = aldis.start() => started?,
         // Nothing was begun yet.
@@ -81,7 +84,12 @@ pub(super) async fn run(desk: &Desk, asked: Work) -> Result<Exit, Error> {
     } else {
         print::line(&format!("worker {worker} advances the runs of {store}: {}", workflows.join(", ")))?;
     }
-    stop.asked().await;
+    notify::ready();
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        failed = reload.whenever_asked(&runtime) => Some(failed),
+    };
+    notify::stopping();
     if !desk.json() {
         eprintln!("stopping; steps under way have {} to finish", print::span(grace));
     }
@@ -90,5 +98,5 @@ pub(super) async fn run(desk: &Desk, asked: Work) -> Result<Exit, Error> {
         // As good as a crash: what was not committed did not happen.
         () = stop.asked() => return Ok(Exit::Interrupted),
     }
-    Ok(Exit::Good)
+    failed.map_or(Ok(Exit::Good), Err)
 }

@@ -323,7 +323,7 @@ impl Maker<'_> {
                 None => {
                     let known = self.config.settings.mcp.keys().map(String::as_str);
                     let what = unknown("MCP server", server, "in [mcp]", known);
-                    self.wrong(&["agents", &agent.name().to_owned(), "mcp", &number.to_string()], what);
+                    self.wrong(&["agents", agent.name(), "mcp", &number.to_string()], what);
                 }
             }
         }
@@ -334,7 +334,7 @@ impl Maker<'_> {
         for (other, meaning) in &settings.delegates {
             if !around.agents.contains(other) {
                 let what = unknown("agent", other, "here", around.agents.iter().map(String::as_str));
-                self.wrong(&["agents", &agent.name().to_owned(), "delegates", other], what);
+                self.wrong(&["agents", agent.name(), "delegates", other], what);
             }
             agent = agent.delegate(other, meaning);
         }
@@ -348,7 +348,7 @@ impl Maker<'_> {
                 Some(definition) => agent = agent.workflow_tool(definition.clone(), meaning),
                 None => {
                     let what = unknown("workflow", workflow, "in this program", workflows.iter().map(|it| it.name));
-                    self.wrong(&["agents", &agent.name().to_owned(), "workflows", workflow], what);
+                    self.wrong(&["agents", agent.name(), "workflows", workflow], what);
                 }
             }
         }

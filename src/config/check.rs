@@ -1,6 +1,7 @@
 //! What is set, to be shown: secrets as `set`, addresses without passwords.
 
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::keys::{Leaf, Node, tree};
 use super::place::{KeyPath, Place};
@@ -24,6 +25,16 @@ impl Config {
         let mut lines = Vec::new();
         self.gather(&self.set, tree(), &mut Vec::new(), &mut lines);
         lines
+    }
+
+    /// A short digest of what agents and models are made of; none if nothing of it is set.
+    #[must_use]
+    pub fn digest(&self) -> Option<String> {
+        let made_of = ["models", "providers", "mcp", "agents"].map(|table| self.set.get(table));
+        made_of.iter().any(Option::is_some).then(|| {
+            let text = serde_json::to_string(&made_of).unwrap_or_default();
+            Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        })
     }
 
     fn gather(&self, table: &Map<String, Value>, node: &Node, path: &mut KeyPath, lines: &mut Vec<Line>) {

@@ -207,6 +207,19 @@ impl Going {
         self.child.wait().unwrap();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let asked = std::process::Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert_eq!(asked.code(), Some(0));
+    }
+
+    /// The next line that it prints.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
     /// SIGTERM, and then its exit code.
     pub fn stop(mut self) -> i32 {
         let asked = std::process::Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
