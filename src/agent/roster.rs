@@ -12,17 +12,27 @@ pub const RENEWALS_KEPT: usize = 8;
 /// The agents of a program, as they are now and as they were. Clones are the same roster.
 ///
 /// A turn goes by the agents as they were when it began, as often as it is replayed in this process. The last
-/// [`RENEWALS_KEPT`] renewals are remembered; a turn from before goes by the oldest that is. Another process, and this one
-/// after a new start, knows its own: there a turn goes on as it does after a deploy, with what it finds at its next step.
+/// [`RENEWALS_KEPT`] renewals are remembered; a turn from before them goes by the oldest that is. A turn from before this
+/// process goes on as it does after a deploy: by the agents as they are when its code is run again.
 #[derive(Clone)]
-pub struct Roster(Arc<RwLock<Vec<(Instant, Agents)>>>);
+pub struct Roster {
+    begun: Instant,
+    known: Arc<RwLock<Vec<(Instant, Agents)>>>,
+}
 
 impl Roster {
-    /// The agents that were there when something began at this time.
+    /// These agents, in a process that begins now.
+    #[must_use]
+    pub fn new(agents: Agents, now: Instant) -> Self {
+        Self { begun: now, known: Arc::new(RwLock::new(vec![(now, agents)])) }
+    }
+
+    /// The agents for a turn that began at this time.
     #[must_use]
     pub fn as_of(&self, at: Instant) -> Agents {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().rev().find(|(since, _)| *since <= at).or(known.first());
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let here = known.iter().rev().find(|(since, _)| *since <= at).or(known.first());
+        let found = if at < self.begun { known.last() } else { here };
         found.map(|(_, agents)| agents.clone()).unwrap_or_default()
     }
 
@@ -42,18 +52,12 @@ impl Roster {
         let mut all = (*agents.agents).clone();
         all.extend(gone.iter().filter_map(|name| Some((name.clone(), Arc::clone(before.get(name)?)))));
         let renewed = Agents { agents: Arc::new(all), models: Arc::clone(&agents.models), ..before };
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.push((Instant(now.0.saturating_add(1)), renewed));
         if known.len() > RENEWALS_KEPT {
             known.remove(0);
         }
         gone
-    }
-}
-
-impl From<Agents> for Roster {
-    fn from(agents: Agents) -> Self {
-        Self(Arc::new(RwLock::new(vec![(Instant(i64::MIN), agents)])))
     }
 }
 
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_began_before_goes_by_what_was() {
-        let roster = Roster::from(agents("one", &["a"]));
+        let roster = Roster::new(agents("one", &["a"]), Instant(0));
         assert_eq!(roster.renew(&agents("two", &["a", "b"]), Instant(100)), Vec::<String>::new());
         assert_eq!(
             (told(&roster, 99, "a"), told(&roster, 100, "a"), told(&roster, 101, "a")),
@@ -89,15 +93,23 @@ mod tests {
     }
 
     #[test]
+    fn what_began_before_the_process_goes_by_what_is_now() {
+        let roster = Roster::new(agents("one", &["a"]), Instant(50));
+        assert_eq!(told(&roster, 10, "a"), "one");
+        roster.renew(&agents("two", &["a"]), Instant(100));
+        assert_eq!((told(&roster, 10, "a"), told(&roster, 50, "a")), ("two".into(), "one".into()));
+    }
+
+    #[test]
     fn an_agent_that_is_gone_stays_and_is_named() {
-        let roster = Roster::from(agents("one", &["a", "b"]));
+        let roster = Roster::new(agents("one", &["a", "b"]), Instant(0));
         assert_eq!(roster.renew(&agents("two", &["b"]), Instant(100)), ["a"]);
         assert_eq!((told(&roster, 200, "a"), told(&roster, 200, "b")), ("one".into(), "two".into()));
     }
 
     #[test]
     fn the_oldest_renewal_that_is_kept_stands_for_those_before() {
-        let roster = Roster::from(agents("0", &["a"]));
+        let roster = Roster::new(agents("0", &["a"]), Instant(0));
         for number in 1..=RENEWALS_KEPT {
             roster.renew(&agents(&number.to_string(), &["a"]), Instant(i64::try_from(number).expect("few") * 100));
         }

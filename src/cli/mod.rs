@@ -127,7 +127,7 @@ enum Command {
     Migrate,
     /// Checks the settings, and lists what can be set
     Config(config::Config),
-    /// Looks for what is wrong with a store and its runs
+    /// Looks for what is wrong with a store and its runs, or with a server
     Doctor,
     /// Measures what a store can do, and the engine on it
     Bench(bench::Bench),

@@ -104,7 +104,7 @@ impl Aldis {
     /// The agents, and the workflows, those that answer for the agents among them.
     fn registry(&self) -> Result<(Roster, Registry), Error> {
         let agents = Agents::new(self.agents.iter().cloned(), self.models.clone()).limits(self.limits.signals);
-        let roster = Roster::from(agents.clone());
+        let roster = Roster::new(agents.clone(), self.clock.now());
         let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&roster, agent.name()).into());
         let registry = Registry::new(self.workflows.iter().cloned().chain(turns))?;
         Ok((roster, registry))
@@ -263,10 +263,10 @@ impl Runtime {
     /// Other agents and models take the place of those that were declared, without a new start. An agent that is not among
     /// them stays as it was until the process ends; gives the names of those.
     ///
-    /// A turn under way finishes with what it began with, in this process and as long as [`RENEWALS_KEPT`] renewals go back.
-    /// Where another process takes it over, or this one after a new start, it goes on with what is declared there, as it does
-    /// after a deploy: what was recorded stays, and if the agent has processors now and had none, or the reverse, the turn is
-    /// blocked until it is as before. Runs that were blocked by another `build` are tried again.
+    /// A turn that began in this process finishes with what it began with, as long as [`RENEWALS_KEPT`] renewals go back.
+    /// A turn from before it, which was taken over, goes on with what is declared when its code is run again, as it does after
+    /// a deploy: what was recorded stays, and if the agent has processors now and had none, or the reverse, the turn is blocked
+    /// until it is as before. Runs that were blocked by another `build` than this one are tried again.
     ///
     /// [`RENEWALS_KEPT`]: crate::agent::RENEWALS_KEPT
     ///

@@ -162,6 +162,18 @@ fn a_file_that_is_no_toml_is_told_without_its_text() {
 }
 
 #[test]
+fn a_file_that_is_cut_anywhere_is_understood_or_told() {
+    let text = WHOLE.replace("{ env = \"LOCAL_KEY\" }", "\"sk-very-secret\"");
+    for (end, _) in text.char_indices() {
+        let read = Config::of(Path::new("cut.toml"), &text[..end], &Environment::of([]));
+        if let Err(problems) = read {
+            assert!(!problems.to_string().contains("sk-very"), "{problems}");
+            assert!(problems.0.iter().all(|it| it.to_string().starts_with("cut.toml:")), "{problems}");
+        }
+    }
+}
+
+#[test]
 fn a_secret_is_named_and_never_told() {
     let told = wrong("[providers.openai]\napi_key = \"sk-very-secret\"\n", &[]);
     insta::assert_snapshot!(told.join("\n"), @r#"aldis.toml:2:1: providers.openai.api_key: a secret is not written here; write where the secret is: { env = "NAME" } or { file = "PATH" }"#);

@@ -127,6 +127,25 @@ async fn a_turn_that_is_taken_over_goes_on_with_what_is_there() {
     assert_eq!(worker.stop(), 0);
 }
 
+// Processors shape the journal of a turn: with other ones it is blocked, and the next reading that fits has it go on.
+#[tokio::test]
+async fn a_turn_that_does_not_fit_what_is_set_goes_on_once_it_does() {
+    let place = Place::sqlite();
+    settings(&place, WITH_REFUND);
+    let server = place.begin(&["serve", "--listen", "127.0.0.1:0", "--json"]);
+    let turn = send(&place, "t", &call(&place))["run"].as_str().unwrap().to_owned();
+    waiting_refund(&place).await;
+    server.kill();
+    settings(&place, &format!("{WITH_REFUND}tasks = true\n"));
+    let mut worker = place.begin(&["work", "--json"]);
+    place.until(&turn, "blocked").await;
+    settings(&place, WITH_REFUND);
+    assert_eq!(reloaded(&mut worker)["reloaded"], true);
+    approve(&place).await;
+    place.until(&turn, "completed").await;
+    assert_eq!(worker.stop(), 0);
+}
+
 // An agent that the file no longer has stays until a new start: what was sent to it is answered.
 #[tokio::test]
 async fn an_agent_that_is_gone_stays_until_a_new_start() {

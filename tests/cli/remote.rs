@@ -75,8 +75,8 @@ async fn commands_do_over_http_what_they_do_on_a_store() {
     assert_eq!(called.out, "[add {\"a\":1,\"b\":2}]\n[add: 3]\nadd answered 3\n", "{called:?}");
     let history = served.aldis(&["thread", "t"]).out;
     assert!(history.starts_with("user: Hello\nassistant: Hello\nuser: /call add"), "{history}");
-    for how in [vec![], vec!["--json"], vec!["--model"]] {
-        let args = [&["thread", "t"], &how[..]].concat();
+    for how in [&[][..], &["--model"]] {
+        let args = [&["thread", "t"], how].concat();
         assert_eq!(served.aldis(&args).out, served.place.aldis(&args).out);
     }
     let threads = served.aldis(&["threads", "--json"]).json();

@@ -20,6 +20,9 @@ pub(in crate::cli) async fn run(desk: &Desk, client: &Client, asked: &Send) -> R
         let what = "the server asks the models; --record and --play are for models that this process asks";
         return Err(Error::Usage(what.to_owned()));
     }
+    if asked.queue && asked.category != "user" {
+        return Err(Error::Usage("a server queues messages of users; leave --queue or --category away".to_owned()));
+    }
     let thread = asked.whose.remote(client, &asked.thread);
     let id = asked.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let message = Message::new(&asked.text).category(&asked.category).id(id);
