@@ -239,6 +239,10 @@ pub struct TurnInput {
     /// What it begins with, in the order of acceptance; what is delivered later comes as signals.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub first: Vec<Payload>,
+    /// What a direct call has said, as rows of the history. They enter it without an echo (H9.6).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub said: Vec<Payload>,
     /// What the client's own tools came to, if it goes on from there (T13.14).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<CallResult>,
@@ -255,6 +259,7 @@ impl TurnInput {
     pub fn follow_up(self, first: Vec<Payload>) -> Self {
         Self {
             first,
+            said: Vec::new(),
             results: Vec::new(),
             follow_ups_left: self.follow_ups_left.checked_sub(1).unwrap_or(self.follow_ups_max),
             ..self
@@ -381,11 +386,13 @@ mod tests {
             agent: "support".into(),
             options: Payload::parse(r#"{"maxSteps":3}"#).unwrap(),
             first: vec![Payload::parse(r#"{"id":"s1"}"#).unwrap()],
+            said: vec![Payload::parse(r#"{"id":"m1"}"#).unwrap()],
             results: Vec::new(),
             follow_ups_max: 100,
             follow_ups_left: 1,
         };
         let next = turn.clone().follow_up(Vec::new());
-        assert_eq!((next.options, next.first, next.follow_ups_left), (turn.options, Vec::new(), 0));
+        assert_eq!((next.options, next.first, next.said), (turn.options, Vec::new(), Vec::new()));
+        assert_eq!(next.follow_ups_left, 0);
     }
 }

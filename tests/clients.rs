@@ -26,6 +26,11 @@ fn the_signals_page_works_through_the_stock_client() {
 }
 
 #[test]
+fn generate_and_stream_work_through_the_stock_client() {
+    passes("generate.test.js");
+}
+
+#[test]
 fn refusals_reach_the_stock_client() {
     passes("errors.test.js");
 }

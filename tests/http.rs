@@ -10,10 +10,22 @@ mod support;
 mod approvals;
 #[path = "http/auth.rs"]
 mod auth;
+#[path = "http/connections.rs"]
+mod connections;
+#[cfg(feature = "cli")]
+#[path = "http/fuzz.rs"]
+mod fuzz;
+#[path = "http/generate.rs"]
+mod generate;
 #[path = "http/health.rs"]
 mod health;
 #[path = "http/memory.rs"]
 mod memory;
+#[cfg(feature = "cli")]
+#[path = "http/program.rs"]
+mod program;
+#[path = "http/reference.rs"]
+mod reference;
 #[path = "http/refusals.rs"]
 mod refusals;
 #[path = "http/runs.rs"]
@@ -24,3 +36,6 @@ mod send;
 mod served;
 #[path = "http/streams.rs"]
 mod streams;
+#[cfg(feature = "cli")]
+#[path = "http/tokens.rs"]
+mod tokens;

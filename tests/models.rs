@@ -22,6 +22,7 @@ mod recorded;
 mod registry;
 #[cfg(feature = "llm")]
 #[path = "models/server.rs"]
+#[allow(dead_code, reason = "the tests of threads use the rest")]
 mod server;
 #[path = "models/support.rs"]
 mod support;

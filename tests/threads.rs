@@ -15,10 +15,18 @@ mod common;
 mod crashes;
 #[path = "threads/delegates.rs"]
 mod delegates;
+#[path = "threads/direct.rs"]
+mod direct;
+#[path = "threads/edges.rs"]
+mod edges;
 #[path = "threads/failures.rs"]
 mod failures;
 #[path = "threads/hammer.rs"]
 mod hammer;
+#[path = "threads/hook_crashes.rs"]
+mod hook_crashes;
+#[path = "threads/hooks.rs"]
+mod hooks;
 #[path = "threads/keeping.rs"]
 mod keeping;
 #[path = "threads/lanes.rs"]
@@ -28,12 +36,19 @@ mod lanes;
 mod mcp;
 #[path = "threads/processors.rs"]
 mod processors;
+#[cfg(feature = "llm")]
+#[path = "threads/providers.rs"]
+mod providers;
 #[path = "threads/queue.rs"]
 mod queue;
 #[path = "threads/ready.rs"]
 mod ready;
 #[path = "threads/routing.rs"]
 mod routing;
+#[cfg(feature = "llm")]
+#[allow(dead_code, reason = "the tests of models use the rest")]
+#[path = "models/server.rs"]
+mod server;
 #[path = "threads/streams.rs"]
 mod streams;
 #[path = "threads/structured.rs"]

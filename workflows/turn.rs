@@ -68,6 +68,9 @@ pub const RESULTS_LOOK_BACK: usize = 200;
 pub struct Abort {
     /// Who asked.
     pub by: String,
+    /// Whether what was delivered to the turn, and is not taken, is dropped with it (T12.4).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clear: bool,
 }
 
 /// An answer to a call that waits.
@@ -166,7 +169,7 @@ async fn turn(cx: Context, input: TurnInput, roster: Roster) -> Result<Turned, F
     let worked = cx.race(worked, cx.scope("unsend", unsend));
     let ended = match cx.race(worked, cx.scope("time", |cx| time_is_up(cx, until))).await {
         Raced::First(Raced::First(Raced::First(worked))) => worked,
-        Raced::First(Raced::First(Raced::Second(Ok(_)))) => return turn.aborted(&cx).await,
+        Raced::First(Raced::First(Raced::Second(Ok(abort)))) => return turn.aborted(&cx, &abort).await,
         Raced::Second(Ok(())) => return turn.out_of_time(&cx).await,
         Raced::First(Raced::First(Raced::Second(Err(cancelled)))) | Raced::Second(Err(cancelled)) => {
             Err(cancelled.into())
@@ -191,6 +194,15 @@ fn options_of(input: &TurnInput) -> Result<TurnOptions, Failure> {
         "null" => Ok(TurnOptions::default()),
         _ => input.options.read().map_err(|e| Failure::new(format!("the turn's options: {e}")).not_retryable()),
     }
+}
+
+/// An id for a message. They grow with time, so that the histories of all threads grow at the end of one index.
+fn message_id(cx: &Context) -> String {
+    let random = *cx.uuid().as_bytes();
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random[..10]);
+    let millis = u64::try_from(cx.now().0).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid().to_string()
 }
 
 /// Takes back what is asked, until the turn is cancelled. Who asked, and when, stands in the journal (T9.12).
@@ -226,8 +238,8 @@ struct SoFar {
     /// The assistant message that is being written.
     message: String,
     reply: Reply,
-    /// Whether it stands in the history already.
-    written: bool,
+    /// As it stands in the history, if it does.
+    written: Option<Reply>,
     steps: u32,
     /// What has entered for the next call only.
     transients: Transients,
@@ -264,9 +276,9 @@ impl SoFar {
 impl Turn {
     fn new(cx: &Context, input: TurnInput, options: TurnOptions, agents: Agents) -> Self {
         let so_far = SoFar {
-            message: cx.uuid().to_string(),
+            message: message_id(cx),
             reply: Reply::default(),
-            written: false,
+            written: None,
             steps: 0,
             transients: Transients::default(),
             changes: Changes::default(),
@@ -314,13 +326,14 @@ impl Turn {
         for signal in &self.input.first {
             first.push(signal.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?);
         }
-        let mut entered = !first.is_empty();
+        let mut entered = !first.is_empty() || !self.input.said.is_empty();
         self.enter(first, cx.now());
+        self.enter_said(cx.now())?;
         let joined = cx.try_signals(&INPUT).await?;
         if !joined.is_empty() {
             entered = true;
             let mut so_far = self.so_far();
-            so_far.message = cx.uuid().to_string();
+            so_far.message = message_id(cx);
             so_far.joined = joined;
         }
         // They enter once the hooks of the turn's beginning have run, which do not see them (T10.5).
@@ -350,12 +363,23 @@ impl Turn {
         }
     }
 
+    /// What a direct call has said enters the transcript, without an echo (H9.6).
+    fn enter_said(&self, at: Instant) -> Result<(), Failure> {
+        for row in &self.input.said {
+            let row: Value = row.read().map_err(|e| Failure::new(format!("the turn's input: {e}")).not_retryable())?;
+            let message = Message::of_row(0, &row).map_err(|e| Failure::new(e.to_string()).not_retryable())?;
+            self.so_far().transients.precede(&message.id);
+            self.thread.add(&message.entered(at));
+        }
+        Ok(())
+    }
+
     /// Another assistant message begins.
     fn open_message(&self, id: String) {
         let mut so_far = self.so_far();
         so_far.message = id;
         so_far.reply = Reply::default();
-        so_far.written = false;
+        so_far.written = None;
     }
 
     /// The loop of steps (T10.1).
@@ -408,7 +432,7 @@ impl Turn {
     fn end_step(&self, cx: &Context, taken: Vec<ThreadSignal>, reason: &str, continued: bool, usage: Usage) -> String {
         self.write(cx.now());
         let closed = self.so_far().message.clone();
-        let next = (!taken.is_empty()).then(|| cx.uuid().to_string());
+        let next = (!taken.is_empty()).then(|| message_id(cx));
         if let Some(next) = &next {
             self.enter(taken, cx.now());
             self.open_message(next.clone());
@@ -465,6 +489,7 @@ impl Turn {
         if !came_to_nothing {
             let begins = json!({ "type": "step-start" });
             so_far.reply.parts.push(ReplyPart::Other(begins.as_object().cloned().unwrap_or_default()));
+            so_far.reply = std::mem::take(&mut so_far.reply).made_by(&asked.reply.model_id, &asked.provider);
         }
         for part in &asked.reply.parts {
             if let AssistantPart::Call(call) = part {
@@ -480,11 +505,12 @@ impl Turn {
     /// Writes the assistant message into the history, or what has become of it.
     fn write(&self, at: Instant) {
         let mut so_far = self.so_far();
-        if so_far.reply.parts.is_empty() {
+        let reply = so_far.reply.clone();
+        if reply.parts.is_empty() || so_far.written.as_ref() == Some(&reply) {
             return;
         }
-        let message = Message::of_reply(0, so_far.message.clone(), so_far.reply.clone(), at);
-        if std::mem::replace(&mut so_far.written, true) {
+        let message = Message::of_reply(0, so_far.message.clone(), reply.clone(), at);
+        if so_far.written.replace(reply).is_some() {
             self.thread.rewrite(&message);
         } else {
             self.thread.add(&message);

@@ -1,6 +1,7 @@
 -- The tables of threads, and the path that data takes through them.
 --
--- threads   One row a conversation: its owner, and `run`, the turn that is reserved, running or suspended on it. Every
+-- threads   One row a conversation: its owner, and `run`, the turn that is reserved, running or suspended on it. One that is
+--           `aside` was made for a single direct call and is not listed. Every
 --           input to a thread, and every commit of one of its turns, is judged against this row. `edits` counts changes to rows
 --           of its history that turns had left behind: who keeps such rows in mind reads them again.
 -- messages  The history, by `seq`: 1, 2, 3, … per thread. `content` is the row's JSON, `category` that of a signal. A deleted
@@ -39,6 +40,7 @@ create table threads (
     last_seq bigint not null default 0,
     last_place bigint not null default 0,
     edits bigint not null default 0,
+    aside boolean not null default false,
     created_at bigint not null,
     updated_at bigint not null
 ) with (fillfactor = 70);
@@ -61,7 +63,9 @@ create table messages (
     unique (thread, seq)
 );
 
-create unique index messages_id on messages (thread, id);
+-- By id first: a message is deleted by its id alone (H10.7), and every other look-up has both. Ids that Aldis makes grow with
+-- time, so this index grows at its end for all threads together.
+create unique index messages_id on messages (id, thread);
 
 create table deleted_threads (
     namespace text not null,

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Retry};
 use crate::message::ToolCall;
 use crate::workflow::StepContext;
 
-/// What hooks around a call know.
+/// What every hook knows: which step it runs in, and for whom.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     pub(super) step: StepContext,

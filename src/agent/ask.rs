@@ -50,6 +50,9 @@ pub struct Ask {
 pub struct Asked {
     /// What the model answered.
     pub reply: Reply,
+    /// The provider that was asked, as [`Models`](super::model::Models) knows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub provider: String,
     /// What is to become of its calls, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plans: Vec<Plan>,
@@ -124,7 +127,7 @@ impl Agents {
         let messages = match ask.changes.messages() {
             Some(changed) => changed,
             None => {
-                let mut messages = window(history, ask.base.as_ref());
+                let mut messages = window(history, ask.base.as_ref(), &turn.options);
                 Transients::place(&ask.transient, &mut messages);
                 messages
             }
@@ -156,19 +159,21 @@ impl Agents {
         }
         request.model.clone_from(&resolved.id);
         let answered = answer(&resolved, request, &mut around, chunks).await?;
-        let (reply, shown) = match answered {
+        let provider = resolved.model.name();
+        let answered = match answered {
             Answered::Reply(reply, shown) => (reply, shown),
             Answered::Failed(failure, shown) => {
                 let last_attempt = cx.attempt() >= turn.attempts_max;
-                let context = HookContext::beside(&around.context, (ask.step, ask.at), messages, self.limits).await?;
+                let context =
+                    HookContext::of(around.context.clone(), (ask.step, ask.at), messages, self.limits).await?;
                 let Some(refusal) = around.failed(&failure, last_attempt, context).await? else { return Err(failure) };
                 let seen = cx.shown_text().await?;
                 let parts = if seen.is_empty() { Vec::new() } else { vec![AssistantPart::Text(seen)] };
                 let reply = partial(parts, "error", &resolved.id);
-                return Ok(Asked { refusal: Some(refusal), ..Asked::of(agent, &options, reply, shown) });
+                return Ok(Asked { refusal: Some(refusal), ..Asked::of(agent, &options, provider, (reply, shown)) });
             }
         };
-        let asked = Asked::of(agent, &options, reply, shown);
+        let asked = Asked::of(agent, &options, provider, answered);
         if around.stop.is_some() {
             return Ok(Asked { stop: around.stop, ..asked });
         }
@@ -309,7 +314,7 @@ fn output<'a>(agent: &'a Agent, options: &'a TurnOptions) -> Option<&'a Structur
 /// The texts above the conversation, unless processors say otherwise.
 pub(super) fn system(agent: &Agent, options: &TurnOptions) -> Vec<String> {
     let instructions = options.instructions.as_ref().unwrap_or(&agent.instructions);
-    if instructions.is_empty() { Vec::new() } else { vec![instructions.clone()] }
+    std::iter::once(instructions).chain(&options.system).filter(|text| !text.is_empty()).cloned().collect()
 }
 
 /// How the model is to answer, unless processors say otherwise.
@@ -331,6 +336,9 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
         let known: Vec<String> = tools.iter().map(|tool| tool.spec().name).collect();
         return refuse(format!("there is no tool {:?}; there are: {}", call.name, known.join(", ")));
     };
+    if let Some(problem) = broken(&call.arguments) {
+        return refuse(format!("the arguments of {:?} are not JSON: {problem}", call.name));
+    }
     if let Err(problem) = fits(&tool.spec().input_schema, &call.arguments) {
         return refuse(format!("the arguments of {:?} do not fit: {problem}", call.name));
     }
@@ -341,6 +349,11 @@ fn plan(tools: &[Arc<dyn Tool>], options: &TurnOptions, reply: &Reply, call: &To
     Plan::Run
 }
 
+/// What is wrong with arguments that could not be read: models pass on what they have made of them as a text.
+fn broken(arguments: &Value) -> Option<serde_json::Error> {
+    serde_json::from_str::<serde::de::IgnoredAny>(arguments.as_str()?).err()
+}
+
 /// Whether arguments fit a tool's schema; a schema that does not work checks nothing here, the tool has its own eyes.
 fn fits(schema: &Value, arguments: &Value) -> Result<(), String> {
     let Ok(checks) = jsonschema::options().offline().build(schema) else { return Ok(()) };
@@ -348,9 +361,10 @@ fn fits(schema: &Value, arguments: &Value) -> Result<(), String> {
 }
 
 impl Asked {
-    fn of(agent: &Agent, options: &TurnOptions, reply: Reply, shown: Vec<Shown>) -> Self {
+    fn of(agent: &Agent, options: &TurnOptions, provider: &str, (reply, shown): (Reply, Vec<Shown>)) -> Self {
         Self {
             reply,
+            provider: provider.to_owned(),
             plans: Vec::new(),
             shown,
             formed: None,

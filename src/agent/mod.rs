@@ -24,6 +24,7 @@ mod tool;
 mod toolset;
 mod transient;
 mod window;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

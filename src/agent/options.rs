@@ -8,14 +8,24 @@ use serde_json::{Map, Value};
 use super::limits::Budget;
 use super::model::{Settings, ToolChoice};
 use super::output::StructuredOutput;
+use super::wire;
+use crate::clock::Instant;
+use crate::message::{Given, Message};
 
 /// Options of a turn, as the wire calls them. What is not known here is ignored.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TurnOptions {
     /// Instructions instead of the agent's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "wire::instructions", skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// Texts that stand above the conversation, behind the instructions.
+    #[serde(deserialize_with = "wire::texts", skip_serializing_if = "Vec::is_empty")]
+    pub system: Vec<String>,
+    /// Messages that the model reads before the history, and that are kept nowhere, in the forms of
+    /// [`Given::read`](crate::message::Given::read).
+    #[serde(deserialize_with = "wire::context", skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<Value>,
     /// The most steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u32>,
@@ -23,7 +33,7 @@ pub struct TurnOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_settings: Option<ModelSettings>,
     /// Whether tools may or must be called.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "wire::tool_choice", skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice>,
     /// The agent's tools that may be called; all if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +94,14 @@ impl TurnOptions {
     /// What is wrong.
     pub fn check(&self) -> Result<(), String> {
         self.structured_output.as_ref().map_or(Ok(()), StructuredOutput::check)
+    }
+
+    /// The messages that the model reads before the history.
+    pub(super) fn context(&self) -> Vec<Message> {
+        // They were read at the door; what another build has let in and this one cannot read is left out.
+        let given = Given::read("context", &Value::from(self.context.as_slice())).unwrap_or_default();
+        let named = |(n, it): (usize, crate::message::GivenMessage)| it.message(|| format!("context:{n}"), Instant(0));
+        given.messages().iter().cloned().enumerate().map(named).collect()
     }
 }
 

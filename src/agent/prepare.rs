@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::around::CallContext;
 use super::ask::{settings, system, unknown_agent};
 use super::model::{Settings, ToolChoice};
 use super::options::TurnOptions;
@@ -226,7 +227,7 @@ impl Running {
     ) -> Result<Self, Failure> {
         let carried = asks.carried.clone();
         let (history, _) = cx.recent(agent.memory).await?;
-        let mut messages = window(history, carried.base.as_ref());
+        let mut messages = window(history, carried.base.as_ref(), options);
         Transients::place(&carried.transient, &mut messages);
         let reply = match Message::of_row(0, &asks.reply).map(|message| message.body) {
             Ok(Body::Assistant(reply)) => reply,
@@ -243,25 +244,16 @@ impl Running {
             tool_choice: options.tool_choice.clone().unwrap_or_default(),
             settings: settings(agent, options),
         };
-        let context = HookContext {
-            lanes: cx.lanes().await?,
+        let call = CallContext {
             step: cx,
             agent: agent.name.clone(),
             thread: asks.thread.clone(),
             resource: asks.resource.clone(),
             request_context: options.request_context.clone(),
-            number: asks.step.saturating_sub(1),
-            at: asks.at,
-            steps: carried.steps,
-            scratch: carried.scratch.clone(),
-            unchanged: messages.clone(),
-            messages,
-            sent: Vec::new(),
-            quiet: false,
-            limits,
-            stop: None,
-            processor: String::new(),
         };
+        let mut context = HookContext::of(call, (asks.step, asks.at), messages, limits).await?;
+        context.steps = carried.steps;
+        context.scratch.clone_from(&carried.scratch);
         Ok(Self {
             context,
             was: draft.clone(),
@@ -394,8 +386,10 @@ impl Running {
 }
 
 /// The window of the history, with what was changed for the whole turn.
-pub(super) fn window(history: Vec<Message>, base: Option<&Base>) -> Vec<Message> {
-    let Some(Base { messages: Some(rows), until, .. }) = base else { return history };
+pub(super) fn window(history: Vec<Message>, base: Option<&Base>, options: &TurnOptions) -> Vec<Message> {
+    let Some(Base { messages: Some(rows), until, .. }) = base else {
+        return options.context().into_iter().chain(history).collect();
+    };
     let mut messages = read(rows);
     let new = |it: &Message| it.seq > *until && messages.iter().all(|known| known.id != it.id);
     let new: Vec<Message> = history.into_iter().filter(new).collect();

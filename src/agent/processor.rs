@@ -4,6 +4,7 @@
 //! alone: after a crash, only hooks whose result was not recorded run again (T14.14, T15.8).
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,7 +19,6 @@ use crate::failure::Failure;
 use crate::message::{
     Attributes, Category, Lane, LaneCopy, Limits, Message, NewSignal, NewState, Refused, Reply, ThreadSignal,
 };
-use crate::workflow::StepContext;
 
 /// A hook of a processor (T15.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -171,14 +171,11 @@ pub enum StateAccepted {
 /// Values that a processor keeps for itself while a turn lasts, by processor.
 pub type Scratch = BTreeMap<String, Map<String, Value>>;
 
-/// What every hook knows, and may ask.
+/// What hooks know that see the conversation, and what they may ask. It is a [`CallContext`] too: the step, the agent, the
+/// thread and its owner.
 #[derive(Debug)]
 pub struct HookContext {
-    pub(super) step: StepContext,
-    pub(super) agent: String,
-    pub(super) thread: String,
-    pub(super) resource: String,
-    pub(super) request_context: Map<String, Value>,
+    call: CallContext,
     pub(super) number: u32,
     pub(super) at: Instant,
     pub(super) steps: Vec<FinishedStep>,
@@ -214,21 +211,25 @@ impl Stop {
     }
 }
 
+impl Deref for HookContext {
+    type Target = CallContext;
+
+    fn deref(&self) -> &CallContext {
+        &self.call
+    }
+}
+
 impl HookContext {
-    /// For hooks that run inside a call of the model, in this step of the turn.
-    pub(super) async fn beside(
-        call: &CallContext,
+    /// For hooks that run in this step of the turn, with these messages in the window.
+    pub(super) async fn of(
+        call: CallContext,
         (step, at): (u32, Instant),
         messages: Vec<Message>,
         limits: Limits,
     ) -> Result<Self, Failure> {
         Ok(Self {
             lanes: call.step.lanes().await?,
-            step: call.step.clone(),
-            agent: call.agent.clone(),
-            thread: call.thread.clone(),
-            resource: call.resource.clone(),
-            request_context: call.request_context.clone(),
+            call,
             number: step.saturating_sub(1),
             at,
             steps: Vec::new(),
@@ -241,36 +242,6 @@ impl HookContext {
             stop: None,
             processor: String::new(),
         })
-    }
-
-    /// The step that the hook runs in: its attempt, its idempotency key, whether it is to stop.
-    #[must_use]
-    pub fn step(&self) -> &StepContext {
-        &self.step
-    }
-
-    /// The agent that answers.
-    #[must_use]
-    pub fn agent(&self) -> &str {
-        &self.agent
-    }
-
-    /// The thread that is answered.
-    #[must_use]
-    pub fn thread(&self) -> &str {
-        &self.thread
-    }
-
-    /// Its owner.
-    #[must_use]
-    pub fn resource(&self) -> &str {
-        &self.resource
-    }
-
-    /// What the sender gave for tools and processors.
-    #[must_use]
-    pub fn request_context(&self) -> &Map<String, Value> {
-        &self.request_context
     }
 
     /// The number of the step, from 0.

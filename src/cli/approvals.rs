@@ -73,7 +73,7 @@ pub(super) async fn run(desk: &Desk, asked: Approvals) -> Result<Exit, Error> {
     };
     let rows: Vec<Vec<String>> =
         suspended.items.iter().flat_map(|run| run.calls.iter().map(move |call| row(run, call))).collect();
-    let head = ["THREAD", "OWNER", "AGENT", "CALL", "TOOL", "WAITS", "EXPIRES", "WITH"];
+    let head = ["THREAD", "OWNER", "AGENT", "CALL", "TOOL", "SINCE", "EXPIRES", "WITH"];
     print::text(&print::table(&head, &rows))?;
     if suspended.has_more(page) {
         eprintln!("{} runs wait in all: --page {}", suspended.total, page.number + 1);

@@ -1,4 +1,5 @@
-//! `aldis approve`, `aldis abort` and `aldis unsend`: a person's word on what a thread's run is doing, or is yet to do.
+//! `aldis approve`, `aldis answer`, `aldis abort` and `aldis unsend`: a person's word on what a thread's run is doing, or is
+//! yet to do.
 
 pub(super) mod remote;
 
@@ -10,8 +11,10 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::send::Whose;
 use super::{Desk, Exit, print};
+use crate::agent::TurnOptions;
 use crate::id::RunId;
 use crate::runtime::{Answer, CancelQueued};
+use crate::thread::CallResult;
 
 /// Lets a tool call run that waits for approval, or answers one that asks. Durable once this returns.
 #[derive(Debug, Args)]
@@ -34,12 +37,7 @@ pub(super) struct Approve {
 }
 
 pub(super) async fn run(desk: &Desk, asked: Approve) -> Result<Exit, Error> {
-    let resume: Option<Value> = asked
-        .resume
-        .as_deref()
-        .map(serde_json::from_str)
-        .transpose()
-        .map_err(|e| Error::Usage(format!("--resume is not JSON: {e}; a text is written '\"so\"'")))?;
+    let resume = asked.resume.as_deref().map(|text| json_of(text, || "--resume".to_owned())).transpose()?;
     let client = desk.client().await?;
     let thread = asked.whose.thread(&client, &asked.thread)?;
     let call = match asked.call {
@@ -63,6 +61,51 @@ pub(super) async fn run(desk: &Desk, asked: Approve) -> Result<Exit, Error> {
     Ok(Exit::Good)
 }
 
+/// Says what calls of tools came to that run elsewhere: a run goes on from there. The calls of one message are answered
+/// together. Durable once this returns; the same answers again are the same run.
+#[derive(Debug, Args)]
+pub(super) struct Answers {
+    /// The thread's id
+    thread: String,
+    /// A call's id and what it came to, as JSON; more of them in pairs
+    #[arg(required = true, num_args = 2.., value_names = ["CALL", "JSON"])]
+    results: Vec<String>,
+    #[command(flatten)]
+    whose: Whose,
+    /// The calls have failed, and this is why
+    #[arg(long)]
+    failed: bool,
+}
+
+pub(super) async fn answer(desk: &Desk, asked: Answers) -> Result<Exit, Error> {
+    let results = asked.results.chunks(2).map(|pair| result(pair, asked.failed)).collect::<Result<Vec<_>, _>>()?;
+    let calls: Vec<String> = results.iter().map(|it| it.call.clone()).collect();
+    let client = desk.client().await?;
+    let thread = asked.whose.thread(&client, &asked.thread)?;
+    let run = thread.continue_with(results, &TurnOptions::default()).await?;
+    if desk.json() {
+        print::json(&json!({ "accepted": true, "run": run, "calls": calls }))?;
+    } else {
+        print::line(&format!("run {run} goes on from {}", calls.join(", ")))?;
+    }
+    client.store().close().await;
+    Ok(Exit::Good)
+}
+
+fn result(pair: &[String], failed: bool) -> Result<CallResult, Error> {
+    let [call, output] = pair else {
+        let call = pair.first().map_or("", String::as_str);
+        return Err(Error::Usage(format!("call {call} has no result: give CALL JSON, in pairs")));
+    };
+    let output = json_of(output, || format!("the result of call {call}"))?;
+    Ok(CallResult { call: call.clone(), output, failed })
+}
+
+fn json_of(text: &str, what: impl Fn() -> String) -> Result<Value, Error> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::Usage(format!("{} is not JSON: {e}; a text is written '\"so\"'", what())))
+}
+
 /// Ends the run that answers a thread. What waits goes on with the next run.
 #[derive(Debug, Args)]
 pub(super) struct Abort {
@@ -73,12 +116,19 @@ pub(super) struct Abort {
     /// Only if this run answers it
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
+    /// Drop what waits, too
+    #[arg(long)]
+    clear: bool,
 }
 
 pub(super) async fn abort(desk: &Desk, asked: Abort) -> Result<Exit, Error> {
     let expected = asked.run.as_ref().map(RunId::parse).transpose()?;
     let client = desk.client().await?;
-    let aborted = asked.whose.thread(&client, &asked.thread)?.abort("cli", expected.as_ref()).await?;
+    let thread = asked.whose.thread(&client, &asked.thread)?;
+    let aborted = match asked.clear {
+        true => thread.abort_and_clear("cli", expected.as_ref()).await?,
+        false => thread.abort("cli", expected.as_ref()).await?,
+    };
     if desk.json() {
         print::json(&json!({ "aborted": aborted }))?;
     } else {

@@ -40,6 +40,7 @@ pub(super) async fn run(desk: &Desk, server: &str, command: &Command) -> Result<
         Command::Run(_)
         | Command::Wait(_)
         | Command::Replay(_)
+        | Command::Answer(_)
         | Command::Abort(_)
         | Command::Unsend(_)
         | Command::Keys(_)
@@ -83,11 +84,14 @@ async fn threads(desk: &Desk, client: &Client, asked: &thread::Threads) -> Resul
 }
 
 async fn history(desk: &Desk, client: &Client, asked: &thread::Thread) -> Result<Exit, Error> {
-    let rows = asked.whose.remote(client, &asked.thread).messages(asked.limit).await?;
+    let thread = asked.whose.remote(client, &asked.thread);
+    let rows = thread.messages(asked.limit).await?;
+    let waiting: Vec<String> = thread.waiting().await?.into_iter().map(|it| it.tool_call_id).collect();
     let read = (1..).zip(&rows).map(|(number, row)| Message::of_row(number, row));
     let read: Result<Vec<Message>, _> = read.collect();
     let messages = read.map_err(|e| client::Error::Misunderstood { problem: e.to_string() })?;
-    thread::told(desk, &messages, asked.model)
+    // Whether a turn has the thread the server does not say here: what does not wait is then being made.
+    thread::told(desk, &messages, asked.model, thread::Open { waiting: &waiting, under_way: true })
 }
 
 async fn runs(desk: &Desk, client: &Client, asked: &runs::Runs) -> Result<Exit, Error> {

@@ -7,12 +7,14 @@ use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::access::Access;
+use super::connections::Connections;
 use super::error::Error;
 use super::reload::Reload;
 use super::stop::Stop;
 use super::{Desk, Exit, notify, print};
 use crate::config::{self, Span};
-use crate::http::{Options, Server};
+use crate::http::{Keys, Options, Server};
 
 /// Serves agents and threads over HTTP until SIGINT or SIGTERM, and advances their runs. Then streams end, so that their
 /// readers come back, what was asked before is answered, and steps under way may finish.
@@ -39,6 +41,10 @@ pub(super) struct Serve {
     /// How long a stream is silent before it says that it is alive [default: 25s]
     #[arg(long, env = "ALDIS_HEARTBEAT", value_name = "SPAN")]
     heartbeat: Option<Span>,
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    connections: Connections,
     /// Where another process advances the runs of this SQLite file: waits until it ends
     #[arg(long)]
     standby: bool,
@@ -50,21 +56,22 @@ pub(super) struct Serve {
 impl Serve {
     /// What is not said here the settings say.
     fn or(self, settings: &config::Settings) -> config::Serve {
-        let config::Serve { listen, prefix, origins, require_keys, body_bytes_max, timeout, heartbeat } =
-            settings.serve.clone();
+        let serve = settings.serve.clone();
         config::Serve {
-            listen: self.listen.unwrap_or(listen),
-            prefix: self.prefix.unwrap_or(prefix),
-            origins: self.origin.unwrap_or(origins),
-            require_keys: self.require_keys || require_keys,
-            body_bytes_max: self.body_max.unwrap_or(body_bytes_max),
-            timeout: self.timeout.unwrap_or(timeout),
-            heartbeat: self.heartbeat.unwrap_or(heartbeat),
+            listen: self.listen.unwrap_or(serve.listen),
+            prefix: self.prefix.unwrap_or(serve.prefix),
+            origins: self.origin.unwrap_or(serve.origins),
+            require_keys: self.require_keys || serve.require_keys,
+            body_bytes_max: self.body_max.unwrap_or(serve.body_bytes_max),
+            timeout: self.timeout.unwrap_or(serve.timeout),
+            heartbeat: self.heartbeat.unwrap_or(serve.heartbeat),
+            ..serve
         }
     }
 }
 
 pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
+    let options = asked.access.options(desk, asked.connections.options(&desk.config.settings.serve))?;
     let mut stop = Stop::listen()?;
     let (standby, grace) = (asked.standby, asked.grace.unwrap_or(desk.config.settings.work.grace).0);
     let asked = asked.or(&desk.config.settings);
@@ -78,22 +85,26 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
         // Nothing was begun yet.
         () = stop.asked() => return Ok(Exit::Good),
     };
-    let keys = asked.require_keys || runtime.keys().await?.iter().any(|key| key.revoked_at.is_none());
-    if !keys && !address.ip().is_loopback() {
+    let tokens = options.jwt.is_some();
+    let proven = tokens || runtime.has_keys().await?;
+    let keys = proven || asked.require_keys;
+    let reachable = !address.ip().is_loopback();
+    if !proven && reachable {
         runtime.drain(Duration::ZERO).await?;
         return Err(Error::Usage(format!(
             "{} can be reached from other machines, and nobody would have to prove who they are; \
-             make a key first (`aldis keys create NAME`), or listen on 127.0.0.1",
+             make a key first (`aldis keys create NAME`), have tokens checked (`--jwt-keys`), or listen on 127.0.0.1",
             asked.listen
         )));
     }
     let options = Options {
-        keys,
+        keys: if keys || reachable { Keys::Required } else { Keys::OnceMade },
         prefix: asked.prefix,
         body_bytes_max: asked.body_bytes_max,
         timeout: asked.timeout.0,
         heartbeat: asked.heartbeat.0,
         origins: asked.origins,
+        ..options
     };
     let base = format!("http://{address}{}", options.prefix);
     let server = Server::new(runtime.client().clone(), options);
@@ -104,7 +115,11 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
             &json!({ "ready": true, "address": address, "base": base, "store": store, "agents": agents, "keys": keys }),
         )?;
     } else {
-        let whom = if keys { "to those who have a key" } else { "to every program of this machine" };
+        let whom = match (keys, tokens) {
+            (_, true) => "to those who have a key or a token",
+            (true, false) => "to those who have a key",
+            (false, false) => "to every program of this machine",
+        };
         print::line(&format!("{base} serves {} on {store}, {whom}", agents.join(", ")))?;
     }
     let (asked_to_stop, stopping) = tokio::sync::oneshot::channel::<()>();
@@ -121,8 +136,7 @@ pub(super) async fn run(desk: &Desk, asked: Serve) -> Result<Exit, Error> {
     }
     drop(asked_to_stop);
     let end = async {
-        let served = serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
-        served.map_err(Error::io("the server has failed"))?;
+        serving.await.map_err(|e| Error::io("the server has failed")(std::io::Error::other(e)))?;
         runtime.drain(grace).await?;
         failed.map_or(Ok(Exit::Good), Err)
     };

@@ -86,40 +86,66 @@ pub(super) async fn run(desk: &Desk, asked: Thread) -> Result<Exit, Error> {
     let client = desk.client().await?;
     let thread = asked.whose.thread(&client, &asked.thread)?;
     let messages = thread.history(Window::latest(i64::MAX, asked.limit)).await?;
+    let waiting: Vec<String> = thread.waiting().await?.into_iter().map(|it| it.call).collect();
+    let under_way = thread.find().await?.is_some_and(|thread| thread.current.is_some());
     client.store().close().await;
-    told(desk, &messages, asked.model)
+    told(desk, &messages, asked.model, Open { waiting: &waiting, under_way })
 }
 
 /// Prints messages as people read them, or as the model does.
-pub(super) fn told(desk: &Desk, messages: &[Message], as_the_model: bool) -> Result<Exit, Error> {
+pub(super) fn told(desk: &Desk, messages: &[Message], as_the_model: bool, open: Open<'_>) -> Result<Exit, Error> {
     if as_the_model {
         for prompt in messages.iter().flat_map(|message| message.prompt().0) {
             if desk.json() { print::json(&prompt)? } else { print::line(&read_by_the_model(&prompt))? }
         }
         return Ok(Exit::Good);
     }
-    for shown in Message::shown(messages, false) {
+    let shown = Message::shown(messages, false);
+    for (n, message) in shown.iter().enumerate() {
         if desk.json() {
-            print::json(&shown)?;
+            print::json(message)?;
         } else {
-            let parts: Vec<String> = shown.parts.iter().filter_map(part).collect();
-            print::line(&format!("{}: {}", shown.role, parts.join("\n  ")))?;
+            let open = Open { under_way: open.under_way && n + 1 == shown.len(), ..open };
+            let parts: Vec<String> = message.parts.iter().filter_map(|it| part(it, &open)).collect();
+            print::line(&format!("{}: {}", message.role, parts.join("\n  ")))?;
         }
     }
     Ok(Exit::Good)
 }
 
+/// What calls without a result wait for.
+#[derive(Clone, Copy)]
+pub(super) struct Open<'a> {
+    /// These wait for somebody outside.
+    pub(super) waiting: &'a [String],
+    /// The others, of the last message, are being made.
+    pub(super) under_way: bool,
+}
+
+impl Open<'_> {
+    fn words(&self, call: &str) -> String {
+        match self {
+            Self { waiting, .. } if waiting.iter().any(|it| it == call) => format!("waits for an answer: call {call}"),
+            Self { under_way: true, .. } => "is under way".to_owned(),
+            Self { under_way: false, .. } => format!("has no result: call {call}"),
+        }
+    }
+}
+
 /// A part of a message as a person reads it.
-fn part(part: &Value) -> Option<String> {
+fn part(part: &Value, open: &Open<'_>) -> Option<String> {
     match part["type"].as_str()? {
         "text" => Some(part["text"].as_str().unwrap_or_default().to_owned()),
         "reasoning" => Some(format!("(thinks: {})", part["text"].as_str().or(part["reasoning"].as_str())?)),
         "file" => Some(format!("(file {})", part["mediaType"].as_str().or(part["mimeType"].as_str())?)),
         "tool-invocation" => {
             let call = &part["toolInvocation"];
-            let state = call["state"].as_str().unwrap_or_default();
-            let result = call.get("result").map(|it| format!(": {it}")).unwrap_or_default();
-            Some(format!("[{} {} {state}{result}]", call["toolName"].as_str()?, call["args"]))
+            let came_to = match (call["state"].as_str().unwrap_or_default(), call.get("result")) {
+                (state, Some(result)) => format!("{state}: {result}"),
+                ("call", None) => open.words(call["toolCallId"].as_str().unwrap_or_default()),
+                (state, None) => state.to_owned(),
+            };
+            Some(format!("[{} {} {came_to}]", call["toolName"].as_str()?, call["args"]))
         }
         "data-signal" => Some(format!(
             "({} {})",

@@ -26,6 +26,6 @@ pub use read::{Config, DEFAULT_FILE, Environment};
 pub use secret::{Plain, Secret};
 pub use settings::{
     AgentSettings, Answering, InstructionFiles, LimitSettings, McpSettings, OutputSettings, Pace, ProviderKindName,
-    ProviderSettings, Retention, Serve, Settings, TurnBudget, Waits, Work, prefix,
+    ProviderSettings, Retention, Serve, Settings, Tokens, TurnBudget, Waits, Work, prefix,
 };
 pub use span::Span;

@@ -286,7 +286,8 @@ fn path_of(path: &serde_path_to_error::Path) -> KeyPath {
 
 /// What does not fit, without the names of Rust's types.
 fn in_words(error: &serde_json::Error) -> String {
-    const WORDS: [(&str, &str); 4] = [
+    const WORDS: [(&str, &str); 5] = [
+        ("invalid IP address syntax", "write an address, such as 10.0.0.1"),
         ("invalid socket address syntax", "write an address and a port, such as 127.0.0.1:4111"),
         ("expected u32", "expected a whole number that is not negative"),
         ("expected u64", "expected a whole number that is not negative"),

@@ -1,7 +1,7 @@
 //! Every key there is. What stands above a field is what the documentation says of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -80,6 +80,52 @@ pub struct Serve {
     /// How long a stream is silent before it says that it is alive.
     #[schemars(extend("x-flag" = "--heartbeat", "x-variable" = "ALDIS_HEARTBEAT"))]
     pub heartbeat: Span,
+    /// The most connections at a time; more wait for room. Nine in ten may be streams. Each is an open file: the limit of the process is raised as far as it may be.
+    #[schemars(extend("x-flag" = "--connections-max", "x-variable" = "ALDIS_CONNECTIONS_MAX"))]
+    pub connections_max: usize,
+    /// How long a client may take for a request's head; then it is cut off.
+    #[schemars(extend("x-flag" = "--head-timeout", "x-variable" = "ALDIS_HEAD_TIMEOUT"))]
+    pub head_timeout: Span,
+    /// How long a connection is kept open for a next request. Let a proxy in front keep its own for less.
+    #[schemars(extend("x-flag" = "--idle-timeout", "x-variable" = "ALDIS_IDLE_TIMEOUT"))]
+    pub idle_timeout: Span,
+    /// How long a client may take nothing of an answer or a stream; then it is cut off.
+    #[schemars(extend("x-flag" = "--stall-timeout", "x-variable" = "ALDIS_STALL_TIMEOUT"))]
+    pub stall_timeout: Span,
+    /// How many keys and tokens from one address may open nothing in a minute; then what comes from there is refused with 429 until the minute is over.
+    #[schemars(extend("x-flag" = "--failures-max", "x-variable" = "ALDIS_FAILURES_MAX"))]
+    pub failures_max: u32,
+    /// The addresses of proxies in front of it, whose `X-Forwarded-For` counts.
+    #[schemars(with = "Vec<String>", extend("x-flag" = "--proxy", "x-variable" = "ALDIS_PROXIES"))]
+    pub proxies: Vec<IpAddr>,
+    /// Tokens (JWT) that open it beside keys.
+    pub jwt: Tokens,
+}
+
+/// Tokens of others that open a server beside keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Tokens {
+    /// Opens to tokens that a key of this JSON Web Key Set has signed with RS256 or ES256. The file is read again when it changes; a broken one changes nothing.
+    #[schemars(extend("x-flag" = "--jwt-keys", "x-variable" = "ALDIS_JWT_KEYS"))]
+    pub keys: Option<PathBuf>,
+    /// Opens to tokens that this secret has signed with HS256: 32 bytes or more. Instead of `keys`; the flag `--jwt-secret-file` and the variables `ALDIS_JWT_SECRET_FILE`, `ALDIS_JWT_SECRET` go before it.
+    pub secret: Option<Secret>,
+    /// The claim that names the resource whose threads a token opens. A token without it opens nothing.
+    #[schemars(extend("x-flag" = "--jwt-claim", "x-variable" = "ALDIS_JWT_CLAIM"))]
+    pub claim: String,
+    /// Only tokens for this audience (`aud`).
+    #[schemars(extend("x-flag" = "--jwt-audience", "x-variable" = "ALDIS_JWT_AUDIENCE"))]
+    pub audience: Option<String>,
+    /// Only tokens of this issuer (`iss`).
+    #[schemars(extend("x-flag" = "--jwt-issuer", "x-variable" = "ALDIS_JWT_ISSUER"))]
+    pub issuer: Option<String>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { keys: None, secret: None, claim: "resource".to_owned(), audience: None, issuer: None }
+    }
 }
 
 fn checked_prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
@@ -109,6 +155,13 @@ impl Default for Serve {
             body_bytes_max: 4 * 1024 * 1024,
             timeout: Span::seconds(30),
             heartbeat: Span::seconds(25),
+            connections_max: 10_000,
+            head_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(75),
+            stall_timeout: Span::seconds(60),
+            failures_max: 30,
+            proxies: Vec::new(),
+            jwt: Tokens::default(),
         }
     }
 }

@@ -24,9 +24,10 @@ pub(super) async fn listen(shared: Arc<Shared>, mut hints: Hints) {
         match hints.try_recv() {
             Some(Hint::Signalled { run, signals }) => shared.tell(run, Woken::Signalled { run, signals }),
             Some(Hint::Due) => shared.look_now(),
-            Some(Hint::Owned(history)) => {
+            Some(Hint::Ended(run)) => shared.tell(run, Woken::Ended { run }),
+            Some(Hint::Owned(owned)) => {
                 shared.in_flight.fetch_add(1, Ordering::SeqCst);
-                shared.tell(history.run.key, Woken::Owned(history));
+                shared.tell(owned.history.run.key, Woken::Owned(owned));
             }
             None => {}
         }

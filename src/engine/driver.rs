@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::activity::{Alarm, Busy};
 use super::attempt::transactional::{self, Sealing, Transaction};
 use super::attempt::{self, Attempt, Job};
-use super::live::{Batch, Live, Said, Tell};
+use super::foresee::Foreseen;
+use super::live::{Batch, Live, Said};
 use super::rehearse::shadow;
 use super::{Begin, BeginError, Shared};
 use crate::clock::Instant;
@@ -23,7 +24,7 @@ use crate::id::{OpId, RunKey};
 use crate::journal::RunStarted;
 use crate::run::{BlockReason, Run, Status};
 use crate::signal::Pending;
-use crate::store::{self, Commit, History, Leaves, Refusal, Unreadable, Verdict};
+use crate::store::{self, Commit, History, Leaves, Owned, Refusal, Unreadable, Verdict};
 
 /// All that can start work here.
 pub(super) enum Woken {
@@ -32,7 +33,7 @@ pub(super) enum Woken {
     /// This worker has claimed a run.
     Claimed(Box<Run>),
     /// A run was begun as this worker's own.
-    Owned(Box<History>),
+    Owned(Box<Owned>),
     /// Signals were accepted for a run.
     Signalled { run: RunKey, signals: Vec<Pending> },
     /// A body has something to say.
@@ -43,6 +44,8 @@ pub(super) enum Woken {
     Transacted { run: RunKey, op: OpId, transaction: Transaction },
     /// Somebody else than the engine woke the run's code.
     Foreign { run: RunKey },
+    /// Somebody else has ended a run.
+    Ended { run: RunKey },
     /// Other workers have taken over this one's runs.
     LeaseLost,
 }
@@ -249,7 +252,7 @@ impl Driver {
         match woken {
             Woken::Begin { begin, reply } => self.begin(*begin, reply),
             Woken::Claimed(run) => self.claimed(&run),
-            Woken::Owned(history) => self.owned(*history),
+            Woken::Owned(owned) => self.owned(*owned),
             Woken::Signalled { run, signals } => self.signalled(run, signals),
             Woken::Said { run, said } => {
                 if let Some(held) = self.held.get_mut(&run) {
@@ -263,6 +266,8 @@ impl Driver {
             Woken::Seal { run, sealing } => self.seal_in(run, sealing),
             Woken::Transacted { run, op, transaction } => self.transacted(run, op, transaction),
             Woken::Foreign { run } => self.foreign(run),
+            // Its bodies are told to stop: what they would say is recorded nowhere.
+            Woken::Ended { run } => self.drop_run(run),
             Woken::LeaseLost => {
                 for (_, held) in std::mem::take(&mut self.held) {
                     self.let_go(held);
@@ -272,15 +277,6 @@ impl Driver {
                 self.resting_count = 0;
             }
         }
-    }
-
-    fn tell(&self, run: RunKey) -> Tell {
-        let shared = Arc::downgrade(&self.shared);
-        Box::new(move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.tell(run, Woken::Foreign { run });
-            }
-        })
     }
 
     fn begin(&mut self, begin: Begin, reply: oneshot::Sender<Result<(), BeginError>>) {
@@ -295,7 +291,7 @@ impl Driver {
             input: Some(input.clone()),
             deadline,
         };
-        let (mut live, began) = Live::begin(&new, &workflow, &input, deadline, seed, self.tell(run));
+        let (mut live, began) = Live::begin(&new, &workflow, &input, deadline, seed, self.shared.teller(run));
         live.payload_bytes_max = self.shared.options.payload_bytes_max;
         let mut batch = Batch::default();
         let delivered = live.deliver_start(&mut batch, started, Some(Box::new(new)), now);
@@ -312,13 +308,24 @@ impl Driver {
         }
     }
 
-    /// A run that was begun elsewhere in this process: all that would be read of it came along.
-    fn owned(&mut self, history: History) {
+    /// A run that was begun elsewhere in this process: all that would be read of it came along, or it is under way already.
+    fn owned(&mut self, owned: Owned) {
+        let Owned { history, first } = owned;
         let run = history.run.key;
         let mut held = Held::new(State::Loading { again: false });
         held.counted = true;
+        let Some(first) = first else {
+            self.hold(run, held);
+            return self.revive(run, Ok(history));
+        };
+        let Some(Foreseen { live, batch }) = Foreseen::of(&first) else {
+            self.hold(run, held);
+            return self.to_load.push(run);
+        };
+        held.batch = batch;
+        held.state = State::Committing { live, sealed: Sealed::of(&first.commit), fenced_by_us: false };
         self.hold(run, held);
-        self.revive(run, Ok(history));
+        self.applied(run);
     }
 
     fn claimed(&mut self, run: &Run) {
@@ -499,7 +506,7 @@ impl Driver {
             .registry
             .version(&row.workflow, row.version)
             .map_err(|unknown| blocked(BlockReason::Unregistered(unknown.to_string())))?;
-        Live::revive(history, &workflow, &self.shared.options.build, false, self.tell(run)).map_err(blocked)
+        Live::revive(history, &workflow, &self.shared.options.build, false, self.shared.teller(run)).map_err(blocked)
     }
 
     /// Begins a run that was accepted to be started later: its first line here is the start.

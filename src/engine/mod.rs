@@ -11,6 +11,7 @@ mod activity;
 mod attempt;
 mod claims;
 mod driver;
+mod foresee;
 mod lease;
 mod live;
 mod rehearse;
@@ -169,6 +170,16 @@ impl Shared {
         let driver = usize::try_from(run.0).unwrap_or(0) % self.mailboxes.len();
         // A driver that is gone has given up its runs: the store has them.
         let _ = self.mailboxes[driver].send((woken, self.activity.begin()));
+    }
+
+    /// What tells a run's driver that somebody else than the engine woke its code.
+    fn teller(self: &Arc<Self>, run: RunKey) -> live::Tell {
+        let shared = Arc::downgrade(self);
+        Box::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.tell(run, Woken::Foreign { run });
+            }
+        })
     }
 
     /// Whether the commit that was just applied is to be checked by a replay.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::get;
 use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::Problem;
 use super::state::Shared;
@@ -13,11 +13,23 @@ use crate::agent::{DescribedTool, Description};
 use crate::runtime::Error;
 use crate::thread::turn_of;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/agents", get(list)).route("/agents/{agent}", get(describe))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(describe))
 }
 
 /// All agents of this store, by their names. Of those that other programs have declared the name is all that is known.
+#[utoipa::path(
+    get,
+    path = "/agents",
+    operation_id = "listAgents",
+    tag = "Agents",
+    summary = "Lists agents",
+    description = "All agents of this store, by their names.",
+    params(
+        ("partial" = Option<bool>, Query, description = "Shorter is fine; takes no effect")
+    ),
+    responses((status = 200, description = "Agents by their names", body = Object, example = json!({ "demo": { "id": "demo", "name": "demo", "description": "", "instructions": "Be brief.", "tools": { "add": { "id": "add", "description": "Adds", "inputSchema": "{\"json\":{\"type\":\"object\"}}", "requireApproval": false } }, "provider": "offline", "modelId": "offline", "defaultOptions": { "maxSteps": 10 } } })))
+)]
 async fn list(State(shared): State<Shared>) -> Result<axum::Json<Value>, Problem> {
     let mut agents: BTreeMap<String, Value> = BTreeMap::new();
     let turn = turn_of("");
@@ -32,6 +44,18 @@ async fn list(State(shared): State<Shared>) -> Result<axum::Json<Value>, Problem
     Ok(axum::Json(json!(agents)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/agents/{agent}",
+    operation_id = "describeAgent",
+    tag = "Agents",
+    summary = "Describes an agent",
+    description = "Its instructions, its model and its tools. Of an agent of another program its name is all that is known.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    responses((status = 200, description = "The agent", body = Object, example = json!({ "id": "demo", "name": "demo", "description": "", "instructions": "Be brief.", "tools": { "add": { "id": "add", "description": "Adds", "inputSchema": "{\"json\":{\"type\":\"object\"}}", "requireApproval": false } }, "provider": "offline", "modelId": "offline", "defaultOptions": { "maxSteps": 10 } })))
+)]
 async fn describe(State(shared): State<Shared>, Path(agent): Path<String>) -> Result<axum::Json<Value>, Problem> {
     if let Some(agent) = shared.client.agents().get(&agent) {
         return Ok(axum::Json(described(&agent.describe())));

@@ -1,32 +1,36 @@
 //! Answers to calls that wait for somebody, in both forms, and what the client's own tools came to (section 8).
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, Query, instant};
+use super::shapes::TurnOptionsForm;
 use super::sse;
 use super::state::Shared;
 use crate::agent::TurnOptions;
 use crate::id::{Namespace, RunId, ThreadId};
+use crate::intake::call_results;
+use crate::message::Given;
 use crate::runtime::{Answer, Error};
 use crate::store::{Page, SuspendedFilter};
 use crate::thread::{CallResult, OpenCall, SuspendedRun};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/agents/{agent}/send-tool-approval", post(send))
-        .route("/agents/{agent}/approve-tool-call", post(approve))
-        .route("/agents/{agent}/decline-tool-call", post(decline))
-        .route("/agents/{agent}/suspended-runs", get(suspended))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(send))
+        .routes(routes!(approve))
+        .routes(routes!(decline))
+        .routes(routes!(suspended))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Approval {
     thread_id: String,
@@ -35,58 +39,42 @@ struct Approval {
     approved: bool,
     reason: Option<String>,
     decline_context: Option<DeclineContext>,
+    /// What a call that asks goes on with.
     resume_data: Option<Value>,
-    messages: Option<Vec<Said>>,
+    /// What the client's own tools came to: messages with parts of the type `tool-result`.
+    #[schema(value_type = Option<Vec<Object>>)]
+    messages: Option<Value>,
+    #[schema(value_type = Option<TurnOptionsForm>)]
     stream_options: Option<TurnOptions>,
 }
 
-/// T13.4.
-#[derive(Deserialize, Default)]
+/// Why a call is declined, in the older form.
+#[derive(Deserialize, Default, ToSchema)]
 struct DeclineContext {
     reason: Option<String>,
     message: Option<String>,
 }
 
-/// A message of the client's, of which only what its tools came to counts (H8.2).
-#[derive(Deserialize)]
-struct Said {
-    #[serde(default)]
-    content: Content,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Parts(Vec<Part>),
-    /// A text tells nothing of tools.
-    Other(serde::de::IgnoredAny),
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Parts(Vec::new())
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-enum Part {
-    ToolResult {
-        tool_call_id: String,
-        #[serde(alias = "result")]
-        output: Value,
-    },
-    #[serde(other)]
-    Other,
-}
-
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/send-tool-approval",
+    operation_id = "sendToolApproval",
+    tag = "Approvals",
+    summary = "Answers a call that waits",
+    description = "Lets it run or declines it; or brings what the client's own tools came to.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = Approval,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "runId": "019…", "toolCallId": "call-7" })))
+)]
 async fn send(
     State(shared): State<Shared>,
     caller: Caller,
     Path(agent): Path<String>,
     Body(asked): Body<Approval>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let results = asked.messages.as_deref().map(results);
+    let results = asked.messages.as_ref().map(results).transpose()?;
     let agent = shared.agent(&agent).await?;
     let thread = shared.addressed(&agent, &caller, &asked.thread_id, asked.resource_id).await?;
     let call = asked.tool_call_id;
@@ -103,31 +91,13 @@ async fn send(
     Ok(axum::Json(json!({ "accepted": true, "runId": run, "toolCallId": call })))
 }
 
-/// What the client's tools came to, by their calls.
-fn results(messages: &[Said]) -> Vec<CallResult> {
-    let parts = messages.iter().flat_map(|said| match &said.content {
-        Content::Parts(parts) => parts.as_slice(),
-        Content::Other(_) => &[],
-    });
-    let results = parts.filter_map(|part| match part {
-        Part::ToolResult { tool_call_id, output } => Some(result(tool_call_id, output)),
-        Part::Other => None,
-    });
-    results.collect()
+/// What the client's tools came to, by their calls; whatever else its messages say does not count (H8.2).
+fn results(messages: &Value) -> Result<Vec<CallResult>, Problem> {
+    let given = Given::read("messages", messages).map_err(|e| Problem::body(e.field, e.problem))?;
+    Ok(call_results(given.results()))
 }
 
-/// A result is wrapped with what it is: `{"type": "json", "value": …}`; what is not, is taken as it stands.
-fn result(call: &str, output: &Value) -> CallResult {
-    let kind = output["type"].as_str().unwrap_or_default();
-    let wrapped = matches!(kind, "json" | "text" | "content" | "error-json" | "error-text");
-    CallResult {
-        call: call.to_owned(),
-        output: if wrapped { output["value"].clone() } else { output.clone() },
-        failed: kind.starts_with("error-"),
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CallOfRun {
     run_id: String,
@@ -135,6 +105,19 @@ struct CallOfRun {
     reason: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/approve-tool-call",
+    operation_id = "approveToolCall",
+    tag = "Approvals",
+    summary = "Lets a call run, and reads what follows",
+    description = "",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = CallOfRun,
+    responses((status = 200, description = "The run's chunks, and `[DONE]` once it ends or waits.", body = String, content_type = "text/event-stream"))
+)]
 async fn approve(
     State(shared): State<Shared>,
     caller: Caller,
@@ -144,6 +127,19 @@ async fn approve(
     answer(&shared, &caller, &agent, asked, true).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/decline-tool-call",
+    operation_id = "declineToolCall",
+    tag = "Approvals",
+    summary = "Declines a call, and reads what follows",
+    description = "",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = CallOfRun,
+    responses((status = 200, description = "The run's chunks, and `[DONE]` once it ends or waits.", body = String, content_type = "text/event-stream"))
+)]
 async fn decline(
     State(shared): State<Shared>,
     caller: Caller,
@@ -179,6 +175,24 @@ const SUSPENDED: usize = 100;
 const SUSPENDED_MAX: usize = 1_000;
 
 /// H8.4, T13.11.
+#[utoipa::path(
+    get,
+    path = "/agents/{agent}/suspended-runs",
+    operation_id = "listSuspendedRuns",
+    tag = "Approvals",
+    summary = "Lists runs that wait for somebody",
+    description = "With the calls they wait with, the oldest first.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("threadId" = Option<String>, Query, description = "Only of this thread"),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("fromDate" = Option<String>, Query, description = "Not before this instant", format = DateTime),
+        ("toDate" = Option<String>, Query, description = "Not after this instant", format = DateTime),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 100 unless it is said")
+    ),
+    responses((status = 200, description = "A page of them", body = Object, example = json!({ "runs": [{ "runId": "019…", "status": "suspended", "threadId": "t-1", "resourceId": "ann", "suspendedAt": "2026-01-02T03:04:05.000Z", "toolCalls": [{ "toolCallId": "call-7", "toolName": "refund", "args": { "order": "A-1" }, "requiresApproval": true }] }], "total": 1 })))
+)]
 async fn suspended(
     State(shared): State<Shared>,
     caller: Caller,
@@ -248,9 +262,9 @@ mod tests {
                 {"type":"tool-result","toolCallId":"c2","toolName":"look","output":{"type":"error-text","value":"no"}},
                 {"type":"tool-result","toolCallId":"c3","toolName":"look","output":7}]},
             {"role":"user","content":"and now?"}]"#;
-        let said: Vec<Said> = serde_json::from_str(said).unwrap();
+        let said: Value = serde_json::from_str(said).unwrap();
         let told: Vec<String> =
-            results(&said).iter().map(|it| format!("{} {} {}", it.call, it.output, it.failed)).collect();
+            results(&said).unwrap().iter().map(|it| format!("{} {} {}", it.call, it.output, it.failed)).collect();
         assert_eq!(told, [r#"c1 {"n":1} false"#, r#"c2 "no" true"#, "c3 7 false"]);
     }
 }

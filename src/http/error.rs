@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::intake::InputError;
 use crate::runtime::Error;
@@ -15,7 +16,7 @@ use crate::runtime::Error;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a request was not done. Its JSON is the body of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     /// The status of the answer.
@@ -25,7 +26,7 @@ pub struct Problem {
     pub error: String,
     /// The same for programs; never changes.
     pub code: &'static str,
-    /// Which fields are wrong, if it is a matter of fields (H2.2).
+    /// Which fields are wrong, if it is a matter of fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub issues: Vec<Issue>,
     /// What may help, where the sentence does not say.
@@ -37,7 +38,7 @@ pub struct Problem {
 }
 
 /// A field that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Issue {
     /// Its dotted path; `root` for the whole, `body` for what is no JSON.
     pub field: String,
@@ -79,6 +80,22 @@ impl Problem {
     /// There is no such thread.
     pub(super) fn no_thread() -> Self {
         Self::new(StatusCode::NOT_FOUND, "thread_unknown", "Thread not found")
+    }
+
+    /// Connections are kept for requests.
+    pub(super) fn too_many_streams() -> Self {
+        let what = "this server has as many streams open as it may have";
+        Self {
+            retry_after_ms: Some(RETRY_AFTER.as_millis() as u64),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", what)
+        }
+        .remedied("come again, or ask another server; who operates it may raise its connections-max")
+    }
+
+    /// It was given up.
+    pub(super) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request took too long and was given up")
+            .remedied("what it asked may have been done; send it again with the same id or Idempotency-Key")
     }
 
     /// The run that was addressed is not there, or has ended (H2.3).
@@ -132,7 +149,9 @@ fn status_of(code: &str) -> StatusCode {
         "thread_foreign" => StatusCode::FORBIDDEN,
         "call_answered_otherwise"
         | "signal_conflict"
+        | "message_ambiguous"
         | "run_closed"
+        | "run_id_in_use"
         | "run_open"
         | "run_ended"
         | "update_unanswered"
@@ -188,11 +207,7 @@ pub(super) async fn no_such_method() -> Problem {
 pub(super) async fn in_json(response: Response) -> Response {
     let is_ours = response.headers().contains_key(header::CONTENT_TYPE);
     match response.status() {
-        StatusCode::REQUEST_TIMEOUT if !is_ours => {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request took too long and was given up")
-                .remedied("what it asked may have been done; send it again with the same id or Idempotency-Key")
-                .into_response()
-        }
+        StatusCode::REQUEST_TIMEOUT if !is_ours => Problem::too_slow().into_response(),
         _ => response,
     }
 }

@@ -10,16 +10,19 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::error::Problem;
+use super::state::Shared;
 use crate::clock::Instant;
 
 /// A JSON body. An absent one is read as `{}`, and the content type does not count (H1.2); unknown fields are ignored (H1.4).
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(unread)?;
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
+        // Here too, because not every answer is bound in time.
+        let read = tokio::time::timeout(shared.options.timeout, Bytes::from_request(request, shared));
+        let bytes = read.await.map_err(|_| Problem::too_slow())?.map_err(unread)?;
         let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let read = serde_path_to_error::deserialize(&mut json).map_err(|e| unfit(&e))?;
@@ -36,6 +39,11 @@ fn unread(rejection: BytesRejection) -> Problem {
         }
         _ => Problem::body("body", rejection.body_text()),
     }
+}
+
+/// Some fields of a body that was read.
+pub(super) fn part<T: DeserializeOwned>(body: &serde_json::Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(body).map_err(|e| unfit(&e))
 }
 
 fn unfit(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {

@@ -1,15 +1,15 @@
 //! Threads and their messages, as interfaces list them (section 10).
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
-use super::extract::{Query, instant};
+use super::extract::{Body, Query, instant};
+use super::shapes::DeleteMessages;
 use super::state::Shared;
 use crate::clock::Instant;
 use crate::id::Namespace;
@@ -27,15 +27,19 @@ const MESSAGES: usize = 40;
 /// The most that a page may have.
 const PAGE_MAX: usize = 1_000;
 
+/// The most messages that are deleted at once.
+const DELETE_MAX: usize = 1_000;
+
 /// The most messages that are looked up beside a page.
 const INCLUDE_MAX: usize = 100;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/memory/threads", get(threads))
-        .route("/memory/threads/{thread}", get(thread))
-        .route("/memory/threads/{thread}/messages", get(messages))
-        .route("/memory/status", get(status))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(threads))
+        .routes(routes!(thread))
+        .routes(routes!(messages))
+        .routes(routes!(delete))
+        .routes(routes!(status))
 }
 
 fn page(query: &Query, size: usize) -> Result<Page, Problem> {
@@ -92,6 +96,25 @@ fn scalars(name: &str, wanted: Map<String, Value>) -> Result<Map<String, Value>,
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads",
+    operation_id = "listThreads",
+    tag = "Threads",
+    summary = "Lists threads",
+    description = "The newest first, unless it is said otherwise.",
+    params(
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect"),
+        ("metadata" = Option<String>, Query, description = "JSON of texts, numbers, true, false and null that must all be there"),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 100 unless it is said"),
+        ("orderBy" = Option<String>, Query, description = "JSON `{\"field\", \"direction\"}`; or `orderBy[field]` and `orderBy[direction]`"),
+        ("orderBy[field]" = Option<String>, Query, description = "`createdAt` or `updatedAt`"),
+        ("orderBy[direction]" = Option<String>, Query, description = "`ASC` or `DESC`")
+    ),
+    responses((status = 200, description = "A page of threads", body = Object, example = json!({ "threads": [{ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" }], "total": 1, "page": 0, "perPage": 100, "hasMore": false })))
+)]
 async fn threads(State(shared): State<Shared>, caller: Caller, query: Query) -> Result<axum::Json<Value>, Problem> {
     let (page, order) = (page(&query, THREADS)?, OrderBy::of(&query)?);
     let filter = ThreadFilter {
@@ -109,6 +132,20 @@ async fn threads(State(shared): State<Shared>, caller: Caller, query: Query) -> 
     Ok(axum::Json(paged("threads", shown, threads.total, page)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads/{thread}",
+    operation_id = "readThread",
+    tag = "Threads",
+    summary = "Reads a thread",
+    description = "",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    responses((status = 200, description = "The thread", body = Object, example = json!({ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" })))
+)]
 async fn thread(
     State(shared): State<Shared>,
     caller: Caller,
@@ -174,6 +211,26 @@ struct Include {
     with_next_messages: usize,
 }
 
+#[utoipa::path(
+    get,
+    path = "/memory/threads/{thread}/messages",
+    operation_id = "listMessages",
+    tag = "Threads",
+    summary = "Lists a thread's messages",
+    description = "Without `orderBy` page 0 is the newest one; inside a page the oldest comes first.",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect"),
+        ("page" = Option<u32>, Query, description = "Which page, from 0"),
+        ("perPage" = Option<u32>, Query, description = "How many; 40 unless it is said"),
+        ("orderBy" = Option<String>, Query, description = "JSON `{\"field\", \"direction\"}`; or `orderBy[field]` and `orderBy[direction]`"),
+        ("filter" = Option<String>, Query, description = "JSON `{\"dateRange\": {\"start\", \"end\"}}`"),
+        ("include" = Option<String>, Query, description = "JSON `[{\"id\", \"withPreviousMessages\", \"withNextMessages\"}]`: messages around given ones"),
+        ("includeSystemReminders" = Option<bool>, Query, description = "Whether reactive signals are listed too")
+    ),
+    responses((status = 200, description = "A page of messages", body = Object, example = json!({ "messages": [{ "id": "m1", "role": "assistant", "threadId": "t-1", "resourceId": "ann", "createdAt": "2026-01-02T03:04:06.000Z", "content": { "format": 2, "parts": [{ "type": "text", "text": "Done" }] } }], "uiMessages": null, "total": 1, "page": 0, "perPage": 40, "hasMore": false })))
+)]
 async fn messages(
     State(shared): State<Shared>,
     caller: Caller,
@@ -182,40 +239,43 @@ async fn messages(
 ) -> Result<axum::Json<Value>, Problem> {
     let (page, order) = (page(&query, MESSAGES)?, OrderBy::of(&query)?);
     let asked: Filter = query.json("filter")?.unwrap_or_default();
-    if asked.metadata.is_some_and(|wanted| !wanted.is_empty()) {
-        let what = "messages are not filtered by their metadata";
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "filter_unsupported", what)
-            .remedied("filter by dateRange, or read the pages and choose"));
-    }
     let include: Vec<Include> = query.json("include")?.unwrap_or_default();
     if include.len() > INCLUDE_MAX {
         return Err(Problem::query("include", format!("at most {INCLUDE_MAX} messages can be included")));
     }
-    if include.iter().any(|it| it.thread_id.as_ref().is_some_and(|other| *other != thread)) {
-        return Err(Problem::query("include", "only messages of the thread itself can be included"));
-    }
     let (from, to) = range(asked.date_range.unwrap_or_default())?;
-    let filter = MessageFilter {
-        page,
-        // Newest first means that the first page is the newest one (H10.6).
-        oldest_first: order.is_ascending()?,
-        from,
-        to,
-        reminders: query.flag("includeSystemReminders")?,
-        include: include.into_iter().map(Around::from).collect(),
-    };
+    let metadata = scalars("filter.metadata", asked.metadata.unwrap_or_default())?;
+    let oldest_first = order.is_ascending()?;
+    let reminders = query.flag("includeSystemReminders")?;
     let thread = seen(&shared, &caller, &thread, query.text("resourceId")).await?;
-    let listed = shared.client.store().list_messages(thread.key, &filter).await.map_err(Error::from)?;
+    let include = around(&shared, &thread, include).await?;
+    // Newest first means that the first page is the newest one (H10.6).
+    let filter = MessageFilter { page, oldest_first, from, to, metadata, reminders, include };
+    let listed = shared.client.list_rows(&thread, &filter).await?;
     let rows = listed.items.iter().filter_map(|message| message.content.read().ok()).collect();
     let mut answer = paged("messages", rows, listed.total, page);
     answer["uiMessages"] = Value::Null;
     Ok(axum::Json(answer))
 }
 
-impl From<Include> for Around {
-    fn from(asked: Include) -> Self {
-        Self { id: asked.id, before: asked.with_previous_messages, after: asked.with_next_messages }
+/// Where messages stand that are to be included: on the thread itself, or on another one of its owner. What stands on a thread
+/// that is not there is not there.
+async fn around(shared: &Shared, thread: &Thread, include: Vec<Include>) -> Result<Vec<Around>, Problem> {
+    let mut found = Vec::with_capacity(include.len());
+    for asked in include {
+        let (before, after) = (asked.with_previous_messages, asked.with_next_messages);
+        let elsewhere = asked.thread_id.filter(|other| *other != thread.id.as_str());
+        let thread = match elsewhere {
+            None => None,
+            Some(other) => match shared.thread(&other).await? {
+                Some(other) if other.resource != thread.resource => return Err(Problem::foreign_thread()),
+                Some(other) => Some(other.key),
+                None => continue,
+            },
+        };
+        found.push(Around { id: asked.id, thread, before, after });
     }
+    Ok(found)
 }
 
 /// The first and the last millisecond of a range.
@@ -229,7 +289,89 @@ fn range(range: DateRange) -> Result<(Option<Instant>, Option<Instant>), Problem
     Ok((from, until))
 }
 
+/// Which messages are to be deleted: one or several, each by its id or as an object that has it (H10.7).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delete {
+    message_ids: OneOrMany,
+    /// Only those of this owner, and on this thread.
+    resource_id: Option<String>,
+    thread_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the id of a message, an object with its id, or a list of either")]
+enum OneOrMany {
+    One(Named),
+    Many(Vec<Named>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Id(String),
+    Message { id: String },
+}
+
+impl OneOrMany {
+    fn ids(self) -> Vec<String> {
+        let named = match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        };
+        let id = |named| match named {
+            Named::Id(id) | Named::Message { id } => id,
+        };
+        named.into_iter().map(id).collect()
+    }
+}
+
+/// H10.7. Messages of other owners than the caller are not there for it.
+#[utoipa::path(
+    post,
+    path = "/memory/messages/delete",
+    operation_id = "deleteMessages",
+    tag = "Threads",
+    summary = "Deletes messages",
+    description = "From the history; what a run has read it has read. Those of other owners are not there for the caller.",
+    params(
+        ("resourceId" = Option<String>, Query, description = "Only those of this owner"),
+        ("threadId" = Option<String>, Query, description = "Only those of this thread"),
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    request_body = DeleteMessages,
+    responses((status = 200, description = "How many were deleted", body = Object, example = json!({ "success": true, "message": "1 message deleted successfully" })))
+)]
+async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Query,
+    Body(asked): Body<Delete>,
+) -> Result<axum::Json<Value>, Problem> {
+    let ids = asked.message_ids.ids();
+    if ids.is_empty() || ids.len() > DELETE_MAX {
+        return Err(Problem::body("messageIds", format!("expected 1 to {DELETE_MAX} messages, found {}", ids.len())));
+    }
+    let resource = caller.resource(asked.resource_id.or_else(|| query.text("resourceId")));
+    let thread = asked.thread_id.or_else(|| query.text("threadId"));
+    let deleted = shared.client.delete_messages(&ids, resource.as_deref(), thread.as_deref()).await?;
+    let s = if deleted == 1 { "" } else { "s" };
+    Ok(axum::Json(json!({ "success": true, "message": format!("{deleted} message{s} deleted successfully") })))
+}
+
 /// H10.8.
+#[utoipa::path(
+    get,
+    path = "/memory/status",
+    operation_id = "memoryStatus",
+    tag = "Threads",
+    summary = "Says that threads are kept",
+    description = "",
+    params(
+        ("agentId" = Option<String>, Query, description = "Takes no effect")
+    ),
+    responses((status = 200, description = "They are", body = Object, example = json!({ "result": true, "memoryType": "local" })))
+)]
 async fn status() -> axum::Json<Value> {
     axum::Json(json!({ "result": true, "memoryType": "local" }))
 }

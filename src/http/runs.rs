@@ -1,10 +1,11 @@
 //! Runs of every workflow, as who operates Aldis looks at them: Aldis's own routes, in the forms of `aldis … --json`.
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
@@ -23,16 +24,31 @@ const RUNS: usize = 100;
 /// The most runs of a page.
 const RUNS_MAX: usize = 1_000;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/runs", get(list))
-        .route("/runs/{run}", get(show))
-        .route("/runs/{run}/journal", get(journal))
-        .route("/runs/{run}/signal", post(signal))
-        .route("/runs/{run}/cancel", post(cancel))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(journal))
+        .routes(routes!(signal))
+        .routes(routes!(cancel))
 }
 
 /// Newest first; the next page begins before the last one's id.
+#[utoipa::path(
+    get,
+    path = "/runs",
+    operation_id = "listRuns",
+    tag = "Runs",
+    summary = "Lists runs of every workflow",
+    description = "The newest first; the next page begins before the id that is answered as `before`. Not for keys that open one resource.",
+    params(
+        ("workflow" = Option<String>, Query, description = "Only of this workflow"),
+        ("status" = Option<String>, Query, description = "Only with one of these, separated by commas"),
+        ("before" = Option<String>, Query, description = "Only those before this run"),
+        ("limit" = Option<u32>, Query, description = "How many; 100 unless it is said")
+    ),
+    responses((status = 200, description = "A page of runs", body = Object, example = json!({ "runs": [{ "id": "019…", "namespace": "default", "workflow": "refund", "version": 1, "status": "waiting", "events": 7, "signals_pending": 0, "created_at": 1767323045000_i64, "updated_at": 1767323045000_i64 }], "before": null })))
+)]
 async fn list(State(shared): State<Shared>, caller: Caller, query: Query) -> Result<axum::Json<Value>, Problem> {
     caller.sees_everything()?;
     let limit = query.count("limit", RUNS)?.min(RUNS_MAX);
@@ -52,6 +68,18 @@ async fn list(State(shared): State<Shared>, caller: Caller, query: Query) -> Res
 }
 
 /// Why it is not moving: what it waits for and since when.
+#[utoipa::path(
+    get,
+    path = "/runs/{run}",
+    operation_id = "showRun",
+    tag = "Runs",
+    summary = "Says how a run stands",
+    description = "What it waits for and since when, or why it is not moving.",
+    params(
+        ("run" = String, Path, description = "The run's id", min_length = 1)
+    ),
+    responses((status = 200, description = "How it stands", body = Object, example = json!({ "id": "019…", "namespace": "default", "workflow": "refund", "version": 1, "status": "waiting", "waits_for": [{ "kind": "signal", "name": "approval" }], "undos": 0, "signals_pending": 0 })))
+)]
 async fn show(
     State(shared): State<Shared>,
     caller: Caller,
@@ -60,6 +88,18 @@ async fn show(
     Ok(axum::Json(json!(seen(&shared, &caller, &run).await?.show().await?)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/runs/{run}/journal",
+    operation_id = "readJournal",
+    tag = "Runs",
+    summary = "Reads a run's journal",
+    description = "All its events, in order.",
+    params(
+        ("run" = String, Path, description = "The run's id", min_length = 1)
+    ),
+    responses((status = 200, description = "Its events", body = Object, example = json!({ "events": [{ "seq": 1, "event": "RunStarted" }] })))
+)]
 async fn journal(
     State(shared): State<Shared>,
     caller: Caller,
@@ -70,14 +110,33 @@ async fn journal(
     Ok(axum::Json(json!({ "events": lines })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Signal {
+    /// By which the workflow waits for it.
+    #[schema(min_length = 1, max_length = 100)]
     name: String,
+    /// Its value; null if it is absent.
     #[serde(default)]
     payload: Value,
+    /// The sender's own id: the same again is the same signal.
+    #[schema(min_length = 1, max_length = 100)]
     id: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/runs/{run}/signal",
+    operation_id = "signalRun",
+    tag = "Runs",
+    summary = "Sends a signal to a run",
+    description = "Not for keys that open one resource.",
+    params(
+        ("run" = String, Path, description = "The run's id", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = Signal,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "ordinal": 3, "repeat": false })))
+)]
 async fn signal(
     State(shared): State<Shared>,
     caller: Caller,
@@ -92,11 +151,24 @@ async fn signal(
     Ok(axum::Json(told(&sent)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Cancel {
     reason: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/runs/{run}/cancel",
+    operation_id = "cancelRun",
+    tag = "Runs",
+    summary = "Asks a run to cancel",
+    description = "",
+    params(
+        ("run" = String, Path, description = "The run's id", min_length = 1)
+    ),
+    request_body = Cancel,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "ordinal": 3, "repeat": false })))
+)]
 async fn cancel(
     State(shared): State<Shared>,
     caller: Caller,

@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::post;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, IdempotencyKey};
+use super::shapes::{CancelQueuedForm, SendMessage, SendSignal, SendState};
 use super::state::Shared;
 use crate::agent::TurnOptions;
 use crate::id::RunId;
@@ -21,13 +22,13 @@ use crate::message::{Attributes, Category, Contents, NewSignal, NewState, Provid
 use crate::runtime::{CancelQueued, Error, Sent, SkipReason, StateSent, ThreadHandle};
 use crate::thread::{IfActive, IfIdle};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/agents/{agent}/send-message", post(send_message))
-        .route("/agents/{agent}/queue-message", post(queue_message))
-        .route("/agents/{agent}/signals", post(send_signal))
-        .route("/agents/{agent}/state-signals", post(send_state))
-        .route("/agents/{agent}/threads/cancel-queued", post(cancel_queued))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(send_message))
+        .routes(routes!(queue_message))
+        .routes(routes!(send_signal))
+        .routes(routes!(send_state))
+        .routes(routes!(cancel_queued))
 }
 
 /// What all of these routes are sent (H6.1); each of them wants one of the first three.
@@ -123,6 +124,20 @@ impl From<Said> for NewSignal {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/send-message",
+    operation_id = "sendMessage",
+    tag = "Messages and signals",
+    summary = "Sends a message",
+    description = "A run that has the thread takes it at its next step; else it begins one. Once this is answered it is durable.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = SendMessage,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "runId": "019…", "action": "wake", "signal": { "id": "019…", "type": "user", "tagName": "user", "contents": "Hello", "createdAt": "2026-01-02T03:04:05.000Z" } })))
+)]
 async fn send_message(
     State(shared): State<Shared>,
     caller: Caller,
@@ -135,6 +150,20 @@ async fn send_message(
     Ok(axum::Json(accepted(&thread.send_with(message.into(), options).await?)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/queue-message",
+    operation_id = "queueMessage",
+    tag = "Messages and signals",
+    summary = "Queues a message",
+    description = "It gets a run of its own, after those before it.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = SendMessage,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "runId": "019…", "action": "wake", "signal": { "id": "019…", "type": "user", "tagName": "user", "contents": "Hello", "createdAt": "2026-01-02T03:04:05.000Z" } })))
+)]
 async fn queue_message(
     State(shared): State<Shared>,
     caller: Caller,
@@ -148,6 +177,20 @@ async fn queue_message(
     Ok(axum::Json(accepted(&thread.send_with(message.into(), options).await?)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/signals",
+    operation_id = "sendSignal",
+    tag = "Messages and signals",
+    summary = "Sends a signal",
+    description = "What is not a message: a notification, a state, or something for the model to know.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = SendSignal,
+    responses((status = 200, description = "It is accepted", body = Object, example = json!({ "accepted": true, "runId": "019…", "action": "wake", "signal": { "id": "019…", "type": "user", "tagName": "user", "contents": "Hello", "createdAt": "2026-01-02T03:04:05.000Z" } })))
+)]
 async fn send_signal(
     State(shared): State<Shared>,
     caller: Caller,
@@ -160,6 +203,20 @@ async fn send_signal(
     Ok(axum::Json(accepted(&thread.send_with(signal, options).await?)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/state-signals",
+    operation_id = "sendState",
+    tag = "Messages and signals",
+    summary = "Says a lane's state",
+    description = "What is as it was is skipped: `{\"accepted\": true, \"skipped\": true, \"reason\": \"unchanged\"}`.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1),
+        ("idempotency-key" = Option<String>, Header, description = "The sender's key: the same request again under it is the same one, for 24 hours", min_length = 1, max_length = 255, pattern = "^[!-~]+$")
+    ),
+    request_body = SendState,
+    responses((status = 200, description = "It is accepted, or skipped", body = Object, example = json!({ "accepted": true, "runId": "019…", "action": "wake", "signal": { "id": "019…", "type": "user", "tagName": "user", "contents": "Hello", "createdAt": "2026-01-02T03:04:05.000Z" } })))
+)]
 async fn send_state(
     State(shared): State<Shared>,
     caller: Caller,
@@ -186,6 +243,19 @@ struct Unsend {
     queue_owner_id: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/agents/{agent}/threads/cancel-queued",
+    operation_id = "cancelQueued",
+    tag = "Messages and signals",
+    summary = "Takes back what no run has taken",
+    description = "By ids, or by the label under which it was queued.",
+    params(
+        ("agent" = String, Path, description = "The agent's name", min_length = 1)
+    ),
+    request_body = CancelQueuedForm,
+    responses((status = 200, description = "What was taken back", body = Object, example = json!({ "cancelledSignalIds": ["019…"] })))
+)]
 async fn cancel_queued(
     State(shared): State<Shared>,
     caller: Caller,
@@ -252,10 +322,15 @@ async fn aim<M, S, T>(
     Ok((agent.thread(thread.id.as_str(), thread.resource)?, options))
 }
 
-/// What a client asks of a turn. Names that are the server's own it cannot set (H1.8).
-pub(super) fn asked_of_turn(mut options: TurnOptions) -> Result<Value, Problem> {
+/// What a client asks of a turn.
+fn asked_of_turn(options: TurnOptions) -> Result<Value, Problem> {
+    Ok(ThreadHandle::turn(&own_names_out(options))?)
+}
+
+/// Options without the names that are the server's own, which a client cannot set (H1.8).
+pub(super) fn own_names_out(mut options: TurnOptions) -> TurnOptions {
     options.request_context.retain(|name, _| !name.starts_with("mastra__"));
-    Ok(ThreadHandle::turn(&options)?)
+    options
 }
 
 /// H6.1, H6.2, H13.2.

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -10,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream, StreamExt as _};
 use serde_json::Value;
 
+use super::error::Problem;
 use super::state::Shared;
-use super::watch::Metrics;
+use super::watch::Counted;
 use crate::runtime::{RunChunks, Seen, Subscription};
 
 /// For whom a stream of a thread is framed.
@@ -24,7 +24,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    fn frame(self, seen: &Seen) -> Event {
+    pub(super) fn frame(self, seen: &Seen) -> Event {
         let event = match self {
             Self::Client => Event::default(),
             Self::EventSource => Event::default().id(seen.cursor.to_string()),
@@ -71,12 +71,26 @@ pub(super) fn run(shared: &Shared, chunks: RunChunks) -> Response {
             }
         }
     });
+    ending(shared, said)
+}
+
+/// Events that come to an end; `[DONE]` follows (H3.5).
+pub(super) fn ending(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -> Response {
     let done = stream::once(async { Event::default().data("[DONE]") });
-    answer(shared, said.chain(done))
+    answer(shared, events.chain(done))
+}
+
+/// A chunk that stands in no thread's stream as it is.
+pub(super) fn alone(chunk: &Value) -> Event {
+    Event::default().data(chunk.to_string())
 }
 
 fn answer(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -> Response {
-    let open = Open::new(Arc::clone(&shared.metrics));
+    let streams = &shared.metrics.streams;
+    if streams.get() >= shared.options.streams_max() {
+        return Problem::too_many_streams().into_response();
+    }
+    let open = Counted::new(streams.clone());
     let events = events.take_until(shared.draining.clone().cancelled_owned()).map(move |event| {
         // It is counted for as long as somebody reads it.
         let _ = &open;
@@ -88,22 +102,6 @@ fn answer(shared: &Shared, events: impl Stream<Item = Event> + Send + 'static) -
     headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
-}
-
-/// An open stream, as it is counted.
-struct Open(Arc<Metrics>);
-
-impl Open {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.streams.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.streams.dec();
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What all routes share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio_util::sync::CancellationToken;
 
 use super::caller::Caller;
 use super::error::Problem;
+use super::failures::Failures;
+use super::openapi::Reference;
 use super::options::Options;
 use super::watch::Metrics;
 use crate::id::Namespace;
@@ -18,6 +21,10 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) options: Arc<Options>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) reference: Arc<Reference>,
+    pub(super) failures: Arc<Failures>,
+    /// Whether there was a key, so that everybody has to prove who they are.
+    pub(super) keyed: Arc<AtomicBool>,
     /// Cancelled once the server ends.
     pub(super) draining: CancellationToken,
 }
@@ -26,6 +33,9 @@ impl Shared {
     pub(super) fn new(client: Client, options: Options) -> Self {
         Self {
             client,
+            reference: Arc::new(Reference::new(&super::Routes::document(&options.prefix))),
+            failures: Arc::new(Failures::new(options.failures_max)),
+            keyed: Arc::default(),
             options: Arc::new(options),
             metrics: Arc::new(Metrics::new()),
             draining: CancellationToken::new(),

@@ -1,31 +1,34 @@
 //! Making, changing and deleting threads (H10.3 to H10.5).
 
-use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{patch, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::caller::Caller;
 use super::error::Problem;
 use super::extract::{Body, Query};
 use super::memory::{seen, shown_thread};
+use super::shapes::NewThread;
 use super::state::Shared;
 use crate::intake::Edit;
 use crate::runtime::ThreadHandle;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/memory/threads", post(create)).route("/memory/threads/{thread}", patch(change).delete(delete))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(change, delete))
 }
 
 /// What is to be kept with a thread; what is absent, or null, stays as it is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Wanted {
     resource_id: Option<String>,
     thread_id: Option<String>,
     title: Option<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
 }
 
@@ -41,6 +44,19 @@ fn handle(shared: &Shared, query: &Query, thread: &str, resource: &str) -> Resul
 }
 
 /// Makes a thread. One that is there is changed, if it is of the same owner; nobody takes over a thread that way.
+#[utoipa::path(
+    post,
+    path = "/memory/threads",
+    operation_id = "createThread",
+    tag = "Threads",
+    summary = "Makes a thread",
+    description = "One that is there already is changed, if it is of the same owner.",
+    params(
+        ("agentId" = Option<String>, Query, description = "The agent it is for")
+    ),
+    request_body = NewThread,
+    responses((status = 200, description = "The thread", body = Object, example = json!({ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" })))
+)]
 async fn create(
     State(shared): State<Shared>,
     caller: Caller,
@@ -55,6 +71,21 @@ async fn create(
 }
 
 /// Changes a thread. The owner stays: naming another one is refused.
+#[utoipa::path(
+    patch,
+    path = "/memory/threads/{thread}",
+    operation_id = "changeThread",
+    tag = "Threads",
+    summary = "Changes a thread",
+    description = "Title and metadata are replaced where they are given. The owner stays.",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "The agent it is for")
+    ),
+    request_body = Wanted,
+    responses((status = 200, description = "The thread", body = Object, example = json!({ "id": "t-1", "resourceId": "ann", "title": "", "metadata": {}, "createdAt": "2026-01-02T03:04:05.000Z", "updatedAt": "2026-01-02T03:04:09.000Z" })))
+)]
 async fn change(
     State(shared): State<Shared>,
     caller: Caller,
@@ -68,6 +99,20 @@ async fn change(
     Ok(axum::Json(shown_thread(&shared, &thread).await?))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/memory/threads/{thread}",
+    operation_id = "deleteThread",
+    tag = "Threads",
+    summary = "Deletes a thread",
+    description = "With its history, its runs and what is pending.",
+    params(
+        ("thread" = String, Path, description = "The thread's id", min_length = 1),
+        ("resourceId" = Option<String>, Query, description = "The thread's owner; with a key that opens one resource, that one counts"),
+        ("agentId" = Option<String>, Query, description = "The agent it is for")
+    ),
+    responses((status = 200, description = "It is deleted", body = Object, example = json!({ "result": "Thread deleted" })))
+)]
 async fn delete(
     State(shared): State<Shared>,
     caller: Caller,

@@ -30,6 +30,23 @@ pub(super) struct Metrics {
     requests: Family<Labels, Counter>,
     seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
     pub(super) streams: Gauge,
+    pub(super) connections: Gauge,
+}
+
+/// Something that is open, counted until it is dropped.
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    pub(super) fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,7 +66,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("aldis");
         let requests = Family::<Labels, Counter>::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.001, 4.0, 8))) as _);
-        let streams = Gauge::default();
+        let (streams, connections) = (Gauge::default(), Gauge::default());
         registry.register("http_requests", "Requests that were answered", requests.clone());
         registry.register(
             "http_request_seconds",
@@ -57,7 +74,8 @@ impl Metrics {
             seconds.clone(),
         );
         registry.register("http_streams", "Streams that are open", streams.clone());
-        Self { registry: Mutex::new(registry), requests, seconds, streams }
+        registry.register("http_connections", "Connections that are open", connections.clone());
+        Self { registry: Mutex::new(registry), requests, seconds, streams, connections }
     }
 
     /// All counts, as Prometheus reads them.

@@ -6,7 +6,7 @@ use super::thread::To;
 use super::{Door, InputError};
 use crate::id::ThreadKey;
 use crate::payload::{Payload, TooLarge};
-use crate::store::{CopyThread, NewThread, ThreadChange, ThreadFilter};
+use crate::store::{CopyThread, NewThread, ThreadChange};
 use crate::thread::{TITLE_BYTES_MAX, check_resource};
 
 /// What is to be kept with a thread; what is left out stays as it is, or empty with a new one.
@@ -32,6 +32,7 @@ impl Door {
             resource: to.resource,
             title: change.title.clone().unwrap_or_default(),
             metadata: Payload::null(),
+            aside: false,
             at: change.at,
         };
         Ok(self.store.make_thread(new, change).await??)
@@ -65,22 +66,23 @@ impl Door {
             resource: to.resource,
             title: change.title.unwrap_or_default(),
             metadata: change.metadata.unwrap_or_else(Payload::null),
+            aside: false,
             at: change.at,
         };
         Ok(self.store.copy_thread(CopyThread { from, until, to: new }).await??)
     }
 
-    /// Checks what threads are looked for by (H10.1).
+    /// Checks the metadata by which threads, or messages, are looked for (H10.1, H10.6).
     ///
     /// # Errors
     /// [`InputError::Metadata`] if a value is not a text, a number, a boolean or null.
-    pub fn check_filter(&self, filter: &ThreadFilter) -> Result<(), InputError> {
-        let nested = filter.metadata.iter().find(|(_, value)| value.is_object() || value.is_array());
+    pub fn check_metadata(&self, wanted: &Map<String, Value>) -> Result<(), InputError> {
+        let nested = wanted.iter().find(|(_, value)| value.is_object() || value.is_array());
         if let Some((name, _)) = nested {
             let problem = format!("{name} is looked for by an object or a list; look for texts, numbers and booleans");
             return Err(InputError::Metadata { problem });
         }
-        plain(&Value::Object(filter.metadata.clone()))
+        plain(&Value::Object(wanted.clone()))
     }
 
     fn change(&self, to: &To, Edit { title, metadata }: Edit) -> Result<ThreadChange, InputError> {

@@ -1,11 +1,13 @@
 //! The door in: checks what arrives and has the store accept it, durably, before the sender is told yes.
 //!
 //! Knows the schemas of every workflow: those of this program's registry, and those that other programs have declared in
-//! the store, so that a process without the code can check as well. Never advances a run and never calls the engine: the
-//! two meet at the store.
+//! the store, so that a process without the code can check as well. Never advances a run: engine and door meet at the store,
+//! which takes what an engine foresees of a turn together with the input that begins it.
 
 mod catalogue;
+mod direct;
 mod edit;
+mod known;
 mod signal;
 mod start;
 mod thread;
@@ -13,6 +15,7 @@ mod thread;
 use std::sync::Arc;
 
 pub use catalogue::CatalogueError;
+pub use direct::{Direct, call_results};
 pub use edit::Edit;
 pub(crate) use signal::To;
 pub use signal::{InvalidName, Send, SignalError};
@@ -24,6 +27,7 @@ use crate::payload::PAYLOAD_BYTES_MAX;
 use crate::store::Store;
 use crate::workflow::Registry;
 use catalogue::Catalogue;
+use known::KnownThreads;
 
 /// What is let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +60,13 @@ pub struct Door {
     clock: Clock,
     limits: Limits,
     catalogue: Arc<Catalogue>,
+    threads: Arc<KnownThreads>,
 }
 
 impl Door {
     /// A door to a store, which knows these workflows itself.
     #[must_use]
     pub fn new(store: Store, registry: Registry, clock: Clock, limits: Limits) -> Self {
-        Self { store, clock, limits, catalogue: Arc::new(Catalogue::new(registry)) }
+        Self { store, clock, limits, catalogue: Arc::new(Catalogue::new(registry)), threads: Arc::default() }
     }
 }

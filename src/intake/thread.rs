@@ -1,16 +1,17 @@
 //! Inputs to threads, at the door: checked, given both of their forms, and routed by the store.
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::catalogue::Known;
+use super::catalogue;
+use super::direct::Direct;
+use super::known::Known;
 use super::{CatalogueError, Door};
 use crate::clock::Instant;
-use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey, WorkerKey};
+use crate::id::{Namespace, RunId, RunKey, ThreadId, ThreadKey};
 use crate::message::{Attributes, Chunks, Message, NewSignal, NewState, Refused, StateMark, ThreadSignal};
 use crate::payload::{Payload, TooLarge, Unencodable};
-use crate::store::{self, Form, Input, LaneChange, NewTurn, NotReceived, Received};
-use crate::thread::{Branch, CallResult, IfActive, IfIdle, InvalidResource, Routing, check_resource, turn_of};
+use crate::store::{self, First, Foresee, Form, Input, LaneChange, NewTurn, NotReceived, Received};
+use crate::thread::{Branch, CallResult, IfActive, IfIdle, InvalidResource, Route, Routing, check_resource, turn_of};
 
 /// Which thread an input is for, and which agent is to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub enum InputError {
 
 impl Door {
     /// Has the store take an input to a thread; `keys` are two of this process's own block. A turn that it begins is
-    /// `worker`'s at once, if that has the agent.
+    /// `host`'s at once, if that has the agent.
     ///
     /// Names, sizes and both branches' attributes are checked first, whatever is asked (T3.17).
     ///
@@ -105,7 +106,7 @@ impl Door {
         to: To,
         signal: NewSignal,
         options: SendOptions,
-        worker: Option<WorkerKey>,
+        host: Option<&dyn Foresee>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -115,7 +116,7 @@ impl Door {
             checked: signal.check(&self.limits.signals, &branches(&options)),
         };
         let accept = |id: &str, branch: &Attributes| signal.clone().accept(id, at, branch);
-        self.take((keys, at, worker), to, said, accept, options).await
+        self.take((keys, at, host), to, said, accept, options).await
     }
 
     /// Has the store take a state signal to a thread (T14.5): its version and the tracking of its lane are decided there.
@@ -128,7 +129,7 @@ impl Door {
         to: To,
         state: NewState,
         options: SendOptions,
-        worker: Option<WorkerKey>,
+        host: Option<&dyn Foresee>,
     ) -> Result<(ThreadSignal, Received), InputError> {
         let at = self.clock.now();
         let said = Said {
@@ -139,12 +140,12 @@ impl Door {
         };
         let thread = to.thread.to_string();
         let accept = |id: &str, branch: &Attributes| state.clone().accept(id, at, branch, thread.as_str(), 0);
-        self.take((keys, at, worker), to, said, accept, options).await
+        self.take((keys, at, host), to, said, accept, options).await
     }
 
     async fn take(
         &self,
-        (keys, at, worker): ((ThreadKey, RunKey), Instant, Option<WorkerKey>),
+        (keys, at, host): ((ThreadKey, RunKey), Instant, Option<&dyn Foresee>),
         to: To,
         said: Said,
         accept: impl Fn(&str, &Attributes) -> ThreadSignal,
@@ -153,7 +154,7 @@ impl Door {
         let Said { id, digest, lane, checked } = said;
         check_resource(&to.resource)?;
         checked?;
-        let (workflow, version, worker) = self.turn_of(&to.agent, worker).await?;
+        let (workflow, version, host) = self.turn_of(&to.agent, host).await?;
         let turn_id = RunId::generate();
         let active = accept(&id, &options.active_attributes);
         let idle = accept(&id, &options.idle_attributes);
@@ -172,6 +173,8 @@ impl Door {
         };
         let input = Input {
             results: Vec::new(),
+            said: Vec::new(),
+            aside: false,
             thread_key: keys.0,
             only_run: options.only_run,
             id,
@@ -189,13 +192,15 @@ impl Door {
             idle: form(&to, &idle, &turn_id)?,
             turn: NewTurn {
                 run: keys.1,
+                named: false,
                 id: turn_id,
                 seed: uuid::Uuid::new_v4(),
                 workflow,
                 version,
                 options: turn,
                 follow_ups: self.limits.follow_ups_max,
-                worker,
+                worker: host.map(Foresee::worker),
+                first: None,
             },
             at,
             pending_max: i64::from(self.limits.pending_max),
@@ -204,7 +209,7 @@ impl Door {
             resource: to.resource,
             agent: to.agent,
         };
-        let received = self.store.receive(input).await??;
+        let received = self.received(input, host).await?;
         let signal = match received.branch {
             Branch::Active => active,
             Branch::Idle => idle,
@@ -214,6 +219,27 @@ impl Door {
             None => mark,
         });
         Ok((ThreadSignal { id: received.id.clone(), accepted_at: received.accepted_at, state, ..signal }, received))
+    }
+
+    /// Has the store take an input, together with what the turn asks for first that it may begin here.
+    pub(super) async fn received(&self, mut input: Input, host: Option<&dyn Foresee>) -> Result<Received, InputError> {
+        input.turn.first = host.and_then(|host| self.foreseen(&input, host));
+        let (namespace, thread) = (input.namespace.clone(), input.thread.clone());
+        let received = self.store.receive(input).await??;
+        let known = Known { key: received.thread, busy: matches!(received.route, Route::Deliver | Route::Queue) };
+        self.threads.heard(namespace, thread, known);
+        Ok(received)
+    }
+
+    /// What the turn asks for first that the input is likely to begin. Where it is likely not to, that would be for nothing.
+    fn foreseen(&self, input: &Input, host: &dyn Foresee) -> Option<First> {
+        let wakes = input.routing.if_idle == IfIdle::Wake;
+        let known = self.threads.of(&input.namespace, &input.thread);
+        if !wakes || input.lane.is_some() || input.only_run.is_some() || known.is_some_and(|known| known.busy) {
+            return None;
+        }
+        let thread = known.map_or(input.thread_key, |known| known.key);
+        host.foresee(thread, input.begun(thread, host.worker()))
     }
 
     /// Has the store take what the client's own tools came to: a turn goes on from there (T13.14). The same calls again are
@@ -228,50 +254,7 @@ impl Door {
         results: Vec<CallResult>,
         options: Value,
     ) -> Result<Received, InputError> {
-        check_resource(&to.resource)?;
-        let (workflow, version, worker) = self.turn_of(&to.agent, None).await?;
-        let at = self.clock.now();
-        let limit = self.limits.payload_bytes_max;
-        let what = || format!("the results of the client's tools on thread {}", to.thread);
-        // All of it is JSON already.
-        let mut said = serde_json::to_value(&results).unwrap_or_default();
-        said.sort_all_objects();
-        let said = Payload::of(&said)?.within(limit, what)?;
-        let turn = Payload::of(&options)?.within(limit, || format!("the options of a turn of agent {}", to.agent))?;
-        let mut calls: Vec<&str> = results.iter().map(|it| it.call.as_str()).collect();
-        calls.sort_unstable();
-        let nothing = || Form { signal: Payload::null(), row: Payload::null(), shown: Vec::new() };
-        let input = Input {
-            lane: None,
-            thread_key: keys.0,
-            only_run: None,
-            id: format!("results:{}", calls.join(",")),
-            key: None,
-            digest: Sha256::digest(said.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-            category: "user",
-            routing: Routing { queue: true, ..Routing::default() },
-            owner: None,
-            active: nothing(),
-            idle: nothing(),
-            turn: NewTurn {
-                run: keys.1,
-                id: RunId::generate(),
-                seed: uuid::Uuid::new_v4(),
-                workflow,
-                version,
-                options: turn,
-                follow_ups: self.limits.follow_ups_max,
-                worker,
-            },
-            results,
-            at,
-            pending_max: i64::from(self.limits.pending_max),
-            namespace: to.namespace,
-            thread: to.thread,
-            resource: to.resource,
-            agent: to.agent,
-        };
-        Ok(self.store.receive(input).await??)
+        self.direct(keys, to, Direct::results(results, options), None).await
     }
 
     /// Whether some program has declared an agent in this store.
@@ -283,14 +266,14 @@ impl Door {
     }
 
     /// The workflow that answers for an agent, and its newest version.
-    async fn turn_of(
+    pub(super) async fn turn_of<'h>(
         &self,
         agent: &str,
-        worker: Option<WorkerKey>,
-    ) -> Result<(String, u32, Option<WorkerKey>), InputError> {
+        host: Option<&'h dyn Foresee>,
+    ) -> Result<(String, u32, Option<&'h dyn Foresee>), InputError> {
         let workflow = turn_of(agent);
         match self.catalogue.newest(&self.store, &workflow).await {
-            Ok(known @ Known::Here(_)) => Ok((workflow, known.version(), worker)),
+            Ok(known @ catalogue::Known::Here(_)) => Ok((workflow, known.version(), host)),
             // A worker that does not have the agent leaves the turn to one that has.
             Ok(known) => Ok((workflow, known.version(), None)),
             Err(CatalogueError::Unknown(unknown)) => {
@@ -311,8 +294,9 @@ struct Said {
     checked: Result<(), Refused>,
 }
 
+/// It sorts by the time it was made, so that what comes later is written behind what came before.
 fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+    uuid::Uuid::now_v7().to_string()
 }
 
 fn branches(options: &SendOptions) -> [&Attributes; 2] {

@@ -270,6 +270,9 @@ events! {
         role: String,
         /// The row's size in bytes.
         size: u64,
+        /// Whether the code had added it before: then it has this form now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
     }
 
     /// The code left a tool call to somebody outside. It waits until it is settled or the run ends.

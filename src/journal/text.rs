@@ -93,7 +93,9 @@ fn details(event: &Event) -> String {
         Event::SignalsChecked(e) => format!("{} {}", e.name, taken(&e.signals)),
         Event::ValuePublished(e) => format!("{} {}", e.name, e.value),
         Event::StreamAppended(e) => format!("{} {} bytes", e.stream, e.size),
-        Event::MessageAdded(e) => format!("{} {} {} bytes", e.role, e.id, e.size),
+        Event::MessageAdded(e) => {
+            format!("{} {} {} bytes{}", e.role, e.id, e.size, if e.again { ", again" } else { "" })
+        }
         Event::CallSuspended(e) => format!("{} {} {}", e.call, e.tool, e.value),
         Event::CallSettled(e) => e.call.clone(),
         Event::UpdateAnswered(e) => format!("{} {}", e.id, e.reply),

@@ -117,6 +117,17 @@ impl Reply {
         self
     }
 
+    /// The same, with the model and its provider that have made the last of it (H10.6); what is not known is left out.
+    #[must_use]
+    pub fn made_by(mut self, model: &str, provider: &str) -> Self {
+        for (name, value) in [("modelId", model), ("provider", provider)] {
+            if !value.is_empty() {
+                self.metadata.insert(name.to_owned(), value.into());
+            }
+        }
+        self
+    }
+
     /// What was answered in a form that was asked for, if it was.
     #[must_use]
     pub fn object(&self) -> Option<&Value> {

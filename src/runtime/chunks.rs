@@ -53,10 +53,24 @@ impl ThreadHandle {
         self.chunks_from(run, From::Call(call)).await
     }
 
+    /// What a run says after a cursor that was read before it began.
+    pub(super) async fn chunks_after(&self, run: &RunId, cursor: i64) -> Result<RunChunks, Error> {
+        let run = self.client.find_in(&self.to.namespace, run.as_str()).await?;
+        Ok(RunChunks {
+            subscription: self.subscribe(Since::Cursor(cursor)),
+            run,
+            may_rest: false,
+            ended: false,
+            skips: 0,
+        })
+    }
+
     async fn chunks_from(&self, run: &RunId, from: From<'_>) -> Result<RunChunks, Error> {
         let thread = self.require().await?;
         let of_run = |chunk: &Value| chunk["runId"].as_str() == Some(run.as_str());
         let store = self.client.store();
+        // First: what is said while its beginning is looked for follows this.
+        let last = last_chunk(store, thread.key).await?;
         let (found, may_rest) = match from {
             From::Start => (first_chunk(store, thread.key, of_run).await?.map(|first| first - 1), false),
             From::Call(call) => {
@@ -67,11 +81,8 @@ impl ThreadHandle {
                 (first_chunk(store, thread.key, |chunk| of_run(chunk) && announces(chunk)).await?, true)
             }
         };
-        let cursor = match found {
-            Some(cursor) => cursor,
-            // What is not kept any more is not told; the run may have more to say.
-            None => last_chunk(store, thread.key).await?,
-        };
+        // What is not kept any more is not told; the run may have more to say.
+        let cursor = found.unwrap_or(last);
         let run = self.client.find_in(&thread.namespace, run.as_str()).await?;
         Ok(RunChunks { subscription: self.subscribe(Since::Cursor(cursor)), run, may_rest, ended: false, skips: 0 })
     }
@@ -119,9 +130,14 @@ impl RunChunks {
             }
             tokio::select! {
                 seen = self.subscription.next() => return seen.map(Some),
-                () = tokio::time::sleep(LOOK) => self.may_rest |= !self.run.row().await?.status.is_open(),
+                () = tokio::time::sleep(LOOK) => self.may_rest |= self.has_stopped().await?,
             }
         }
+    }
+
+    /// Whether it has ended, or needs somebody to go on.
+    async fn has_stopped(&self) -> Result<bool, Error> {
+        Ok(matches!(self.run.row().await?.status, Status::Blocked { .. } | Status::Closed { .. }))
     }
 
     async fn rests(&self) -> Result<bool, Error> {

@@ -10,7 +10,7 @@ use super::{Error, ExportedRun};
 use crate::agent::{Agents, Roster};
 use crate::clock::Clock;
 use crate::engine::{Begin, Engine};
-use crate::id::{Namespace, RunId, RunKey, WorkerKey};
+use crate::id::{Namespace, RunId, RunKey};
 use crate::intake::{Asked, Door, StartError};
 use crate::journal::Event;
 use crate::payload::Payload;
@@ -234,9 +234,9 @@ impl Client {
         }
     }
 
-    /// The worker here, if it can take another run.
-    pub(super) fn worker(&self) -> Option<WorkerKey> {
-        self.engine().filter(|engine| engine.has_room()).map(|engine| engine.worker())
+    /// The engine here, if it can take another run.
+    pub(super) fn engine_with_room(&self) -> Option<Arc<Engine>> {
+        self.engine().filter(|engine| engine.has_room())
     }
 
     fn engine(&self) -> Option<Arc<Engine>> {

@@ -49,6 +49,12 @@ pub enum Error {
         /// Where and why.
         problem: String,
     },
+    /// The messages of a direct call cannot be used; nothing was written.
+    #[error("the messages cannot be used: {problem}")]
+    Messages {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// There is no such thread.
     #[error("Thread not found: {thread}; see `aldis threads`")]
     UnknownThread {
@@ -72,6 +78,12 @@ pub enum Error {
         first: i64,
         /// The cursor with which a subscription sees all that is kept.
         after: i64,
+    },
+    /// Messages of that id are on several threads.
+    #[error("several threads have a message {message}; say which thread is meant")]
+    AmbiguousMessage {
+        /// The message.
+        message: String,
     },
     /// No call of that id waits for an answer on the thread.
     #[error(
@@ -161,9 +173,11 @@ impl Error {
             Self::Signal(e) => signal_code(e),
             Self::Input(e) => input_code(e),
             Self::TurnOptions { .. } => "turn_options_invalid",
+            Self::Messages { .. } => "messages_invalid",
             Self::UnknownThread { .. } => "thread_unknown",
             Self::ForeignThread { .. } => "thread_foreign",
             Self::ChunksGone { .. } => "chunks_gone",
+            Self::AmbiguousMessage { .. } => "message_ambiguous",
             Self::NotWaiting { .. } => "call_not_waiting",
             Self::AnsweredOtherwise { .. } => "call_answered_otherwise",
             Self::Stopping => "stopping",
@@ -237,6 +251,7 @@ fn input_code(error: &InputError) -> &'static str {
         InputError::NotReceived(NotReceived::Foreign) => "thread_foreign",
         InputError::NotReceived(NotReceived::Conflict { .. }) => "signal_conflict",
         InputError::NotReceived(NotReceived::Unchanged { .. }) => "state_unchanged",
+        InputError::NotReceived(NotReceived::RunIdInUse { .. }) => "run_id_in_use",
         InputError::NotReceived(NotReceived::NoRun) => "run_not_active",
         InputError::NotReceived(NotReceived::TooManyPending { .. }) => "too_many_pending",
         InputError::Catalogue(e) => catalogue_code(e),

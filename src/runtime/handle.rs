@@ -15,7 +15,7 @@ use super::{Error, ExportedRun};
 use crate::failure::{Failure, Outcome};
 use crate::id::{Namespace, RunId, RunKey};
 use crate::intake::{Send, SignalError};
-use crate::journal::Recorded;
+use crate::journal::{Event, Recorded};
 use crate::payload::Payload;
 use crate::run::{BlockReason, Run, Status};
 use crate::signal::{Accepted, CancelRequest, SignalKind};
@@ -368,6 +368,20 @@ impl RunHandle {
     /// If this build cannot read a line of it.
     pub async fn journal(&self) -> Result<Vec<Recorded>, Error> {
         Ok(self.history().await?.journal)
+    }
+
+    /// What the run was begun with.
+    ///
+    /// # Errors
+    /// [`Error::Undecodable`] if it does not fit; if this build cannot read its journal.
+    pub async fn input<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let journal = self.journal().await?;
+        let input = match journal.first().map(|line| &line.event) {
+            Some(Event::RunQueued(queued)) => Some(&queued.input),
+            Some(Event::RunStarted(started)) => started.input.as_ref(),
+            _ => None,
+        };
+        self.read(input.unwrap_or(&Payload::null()), || format!("the input of run {}", self.id))
     }
 
     /// Why the run is not moving: what it waits for and since when, its next wake, its attempts, its owner.

@@ -56,6 +56,14 @@ impl Client {
         Ok(self.store().keys().await?)
     }
 
+    /// Whether there is a key that was not revoked.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn has_keys(&self) -> Result<bool, Error> {
+        Ok(self.store().has_keys().await?)
+    }
+
     /// Ends a key: the next request with it is refused. False if there is none of this id.
     ///
     /// # Errors
@@ -70,11 +78,16 @@ impl Client {
     /// # Errors
     /// If the store cannot be read.
     pub async fn key_of(&self, secret: &str) -> Result<Option<ApiKey>, Error> {
-        if !secret.starts_with(MARK) {
+        if !looks_like_a_key(secret) {
             return Ok(None);
         }
         Ok(self.store().key_of(&digest(secret)).await?)
     }
+}
+
+/// Whether this may be a key, or is something else for certain.
+pub(crate) fn looks_like_a_key(secret: &str) -> bool {
+    secret.starts_with(MARK)
 }
 
 fn digest(secret: &str) -> String {

@@ -5,6 +5,8 @@
 
 mod chunks;
 mod client;
+mod continuation;
+mod direct;
 mod error;
 mod export;
 mod handle;
@@ -22,10 +24,13 @@ use std::time::Duration;
 
 pub use chunks::RunChunks;
 pub use client::{Client, Start};
+pub use direct::{DirectCall, DirectRun};
 pub use error::Error;
 pub use export::{Export, ExportedRun};
 pub use handle::{Ended, RunHandle, Settled};
 pub use keys::NewKey;
+#[cfg(feature = "server")]
+pub(crate) use keys::looks_like_a_key;
 pub use show::{Blocked, Shown, WaitsFor};
 pub use subscription::{QueueCounts, Seen, Since, Subscription};
 pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, SkipReason, StateSent, ThreadHandle};

@@ -11,11 +11,9 @@ use crate::intake::{InputError, SendOptions, SignalError, ToThread};
 use crate::message::{Contents, Lane, Message, NewSignal, NewState, Shown, ThreadSignal};
 use crate::payload::Payload;
 use crate::signal::{Accepted, Refused, SignalKind};
-use crate::store::{self, NotReceived, Received, WaitingCall, Which, Window};
+use crate::store::{self, Foresee, NotReceived, Received, WaitingCall, Which, Window};
 use crate::thread::{CallResult, INPUT, Route, Thread};
-use crate::workflows::turn::{
-    ABORT, ANSWER, Abort, CallAnswer, CallAnswered, RESULTS_LOOK_BACK, UNSEND, Unsend, Unsent,
-};
+use crate::workflows::turn::{ABORT, ANSWER, Abort, CallAnswer, CallAnswered, UNSEND, Unsend, Unsent};
 
 /// An agent, as one talks to it: `aldis.agent("support").thread("t-1", "ann")?.send("Hello").await?`.
 #[derive(Debug, Clone)]
@@ -63,6 +61,12 @@ impl AgentHandle {
     /// If the text cannot be an id.
     pub fn thread_of_anyone(&self, id: &str) -> Result<ThreadHandle, Error> {
         Ok(ThreadHandle { anyones: true, ..self.thread(id, "")? })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.agent
     }
 
     /// Whether some program has declared it in this store.
@@ -201,8 +205,9 @@ impl ThreadHandle {
     pub async fn send_with(&self, signal: NewSignal, options: SendOptions) -> Result<Sent, Error> {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let (signal, received) =
-            self.client.inner.door.receive(keys, self.to.clone(), signal, options, self.client.worker()).await?;
+        let engine = self.client.engine_with_room();
+        let host = engine.as_deref().map(|engine| engine as &dyn Foresee);
+        let (signal, received) = self.client.inner.door.receive(keys, self.to.clone(), signal, options, host).await?;
         Ok(Sent::of(signal, received))
     }
 
@@ -222,7 +227,9 @@ impl ThreadHandle {
     pub async fn state_with(&self, state: NewState, options: SendOptions) -> Result<StateSent, Error> {
         check_turn(&options.turn)?;
         let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, self.client.worker()).await {
+        let engine = self.client.engine_with_room();
+        let host = engine.as_deref().map(|engine| engine as &dyn Foresee);
+        match self.client.inner.door.receive_state(keys, self.to.clone(), state, options, host).await {
             Ok((signal, received)) => Ok(StateSent::Sent(Box::new(Sent::of(signal, received)))),
             Err(InputError::NotReceived(NotReceived::Unchanged { .. })) => {
                 Ok(StateSent::Skipped { reason: SkipReason::Unchanged })
@@ -247,12 +254,31 @@ impl ThreadHandle {
     /// # Errors
     /// If the thread is somebody else's, or the store does not take it.
     pub async fn abort(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, false).await
+    }
+
+    /// The same, and what waits goes with it: what was delivered to the run and not taken, and what is queued, of all agents
+    /// (`clearPendingSignals`, T12.4). The journals say what was dropped; nothing else does. What comes later counts.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::abort`].
+    pub async fn abort_and_clear(&self, by: &str, expected: Option<&RunId>) -> Result<bool, Error> {
+        self.end_current(by, expected, true).await
+    }
+
+    async fn end_current(&self, by: &str, expected: Option<&RunId>, clear: bool) -> Result<bool, Error> {
         let Some(thread) = self.find().await? else { return Ok(false) };
         let Some(current) = thread.current.filter(|current| expected.is_none_or(|it| *it == current.run)) else {
             return Ok(false);
         };
+        if clear {
+            // Before the run ends: else the first of them would have the thread.
+            let at = self.client.clock().now();
+            let all = store::Unsend { thread: thread.key, which: Which::All, by: by.to_owned(), at };
+            self.client.store().unsend(all).await?;
+        }
         let run = self.client.find_in(&self.to.namespace, current.run.as_str()).await?;
-        let asked = Payload::of(&Abort { by: by.to_owned() })?;
+        let asked = Payload::of(&Abort { by: by.to_owned(), clear })?;
         match run.send(SignalKind::Signal, ABORT.name(), asked, Some(ABORT.name().to_owned())).await {
             Ok(accepted) => Ok(matches!(accepted, Accepted::New { .. })),
             Err(Error::Signal(SignalError::Refused(Refused::ClosedRun { .. }))) => Ok(false),
@@ -303,28 +329,18 @@ impl ThreadHandle {
     /// queued (T13.14). Give those of one answer together. The same calls again are the same run, and each call gets one
     /// result whatever happens.
     ///
-    /// The options are those of the new run, with the client's tools if it may call them again.
+    /// The options are those of the new run; what they leave open is as it was for the turn that made the calls, as long
+    /// as that is kept: the client's tools, the form of the answer, limits.
     ///
     /// # Errors
     /// [`Error::NotWaiting`] if the history has no such call; [`Error::AnsweredOtherwise`] for other results than before.
     pub async fn continue_with(&self, results: Vec<CallResult>, options: &TurnOptions) -> Result<RunId, Error> {
-        let thread = self.to.thread.to_string();
-        let messages = self.history(Window::latest(i64::MAX, RESULTS_LOOK_BACK)).await?;
-        let called = |call: &str| messages.iter().any(|message| message.has_call(call));
-        let unknown = match results.iter().find(|it| !called(&it.call)) {
-            Some(unknown) => Some(unknown.call.clone()),
-            None => results.is_empty().then(String::new),
-        };
-        if let Some(call) = unknown {
-            return Err(Error::NotWaiting { thread, call });
-        }
-        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
-        let call = results[0].call.clone();
-        let options = Self::turn(options)?;
+        let (call, options) = self.goes_on(&results, options).await?;
         check_turn(&options)?;
+        let keys = (ThreadKey(self.client.next_key().await?.0), self.client.next_key().await?);
         match self.client.inner.door.resume(keys, self.to.clone(), results, options).await {
             Ok(Received { run: Some(run), .. }) => Ok(run),
-            Ok(_) => Err(Error::NotWaiting { thread, call }),
+            Ok(_) => Err(Error::NotWaiting { thread: self.to.thread.to_string(), call }),
             Err(InputError::NotReceived(NotReceived::Conflict { .. })) => Err(Error::AnsweredOtherwise { call }),
             Err(e) => Err(e.into()),
         }
@@ -360,8 +376,9 @@ impl ThreadHandle {
     // Taking back.
 
     /// Takes back what was sent and no run has taken: it leaves no message and no echo (T9.9 to T9.12). By ids: whatever
-    /// is queued on the thread, and whatever is pending at the run that has it. By the sender's label: this agent's
-    /// queued messages. Who asked stands in the journals of the runs.
+    /// is queued on the thread, whatever is pending at the run that has it, and what is held back as too many runs had
+    /// followed each other (T10.8). By the sender's label: this agent's queued messages. Who asked stands in the journals of
+    /// the runs.
     ///
     /// Tells the ids of what was really taken back; what a run has taken is not among them. What is pending at a run is
     /// decided by the run itself, so this waits until a process that has the agent says so.
@@ -488,7 +505,7 @@ impl ThreadHandle {
 }
 
 /// Refuses options that a turn could not read: it would fail with its input in hand (T20.9).
-fn check_turn(options: &Value) -> Result<(), Error> {
+pub(super) fn check_turn(options: &Value) -> Result<(), Error> {
     if options.is_null() {
         return Ok(());
     }

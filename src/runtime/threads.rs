@@ -1,12 +1,14 @@
 //! Keeping threads, from outside: making, changing, listing, copying and deleting them, and paging through their histories.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Error;
 use super::client::Client;
 use super::thread::{ThreadHandle, message_of};
-use crate::id::{ThreadId, ThreadKey};
+use crate::id::{Namespace, ThreadId, ThreadKey};
 use crate::intake::{Edit, InputError};
 use crate::message::Message;
-use crate::store::{Erase, Erased, MessageFilter, Page, Paged, SuspendedFilter, ThreadFilter, WaitingCall};
+use crate::store::{self, Erase, Erased, MessageFilter, Page, Paged, SuspendedFilter, ThreadFilter, WaitingCall};
 use crate::thread::{SuspendedRun, Thread};
 
 impl ThreadHandle {
@@ -33,7 +35,8 @@ impl ThreadHandle {
 
     /// Deletes the thread with its history, its lanes, its queue and its chunks; none if it is not there (H10.5).
     ///
-    /// A run that has it is ended in the same transaction: nothing that it still does is recorded. What was sent to it and
+    /// A run that has it is ended in the same transaction: nothing that it still does is recorded, and what it is doing is
+    /// told to stop, a call of a model is cut; in another process once it next writes. What was sent to it and
     /// not taken, and what is queued, goes too, and the journals of the ended runs say what. Subscribers get `abort` for
     /// the run and a last chunk `data-thread-deleted`. What is sent later makes another thread: it knows nothing of this
     /// one, also not the ids that were accepted, and goes on counting its chunks, so that no cursor is ambiguous.
@@ -69,10 +72,11 @@ impl ThreadHandle {
     /// A page of the history (H10.6). A row that cannot be read is left out, with a warning.
     ///
     /// # Errors
-    /// [`Error::UnknownThread`], [`Error::ForeignThread`].
+    /// [`Error::UnknownThread`], [`Error::ForeignThread`]; if the metadata is looked for by more than texts, numbers and
+    /// booleans.
     pub async fn messages(&self, filter: &MessageFilter) -> Result<Paged<Message>, Error> {
         let thread = self.require().await?;
-        let Paged { items, total } = self.client.store().list_messages(thread.key, filter).await?;
+        let Paged { items, total } = self.client.list_rows(&thread, filter).await?;
         Ok(Paged { items: items.iter().filter_map(message_of).collect(), total })
     }
 
@@ -112,8 +116,47 @@ impl Client {
     /// # Errors
     /// If the metadata is looked for by more than texts, numbers and booleans; if the store cannot be read.
     pub async fn list_threads(&self, filter: &ThreadFilter, page: Page) -> Result<Paged<Thread>, Error> {
-        self.inner.door.check_filter(filter)?;
+        self.inner.door.check_metadata(&filter.metadata)?;
         Ok(self.inner.store.list_threads(filter, page).await?)
+    }
+
+    /// A page of a thread's history, as its rows stand (H10.6).
+    ///
+    /// # Errors
+    /// As [`Client::list_threads`].
+    pub async fn list_rows(&self, thread: &Thread, filter: &MessageFilter) -> Result<Paged<store::Message>, Error> {
+        self.inner.door.check_metadata(&filter.metadata)?;
+        Ok(self.inner.store.list_messages(thread.key, filter).await?)
+    }
+
+    /// Takes messages out of their threads by their ids alone (H10.7), as [`ThreadHandle::delete_messages`] does; on threads
+    /// of this owner, and on this thread, where one is named. Tells how many were there.
+    ///
+    /// # Errors
+    /// [`Error::AmbiguousMessage`] if several threads have a message of one of these ids: nothing was deleted. If the store
+    /// does not take it, some may have been deleted; it may be asked again.
+    pub async fn delete_messages(
+        &self,
+        ids: &[String],
+        resource: Option<&str>,
+        thread: Option<&str>,
+    ) -> Result<usize, Error> {
+        let mut homes = self.inner.store.homes(&Namespace::default(), ids).await?;
+        homes.retain(|home| resource.is_none_or(|it| it == home.resource));
+        homes.retain(|home| thread.is_none_or(|it| it == home.thread.as_str()));
+        let mut of_thread: BTreeMap<ThreadKey, Vec<String>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for home in homes {
+            if !seen.insert(home.message.clone()) {
+                return Err(Error::AmbiguousMessage { message: home.message });
+            }
+            of_thread.entry(home.key).or_default().push(home.message);
+        }
+        let mut deleted = 0;
+        for (thread, ids) in of_thread {
+            deleted += self.inner.store.delete_messages(thread, ids, self.inner.clock.now()).await?.len();
+        }
+        Ok(deleted)
     }
 
     /// Turns that wait for somebody outside, each with its open calls; the one that waits longest first (T13.11).

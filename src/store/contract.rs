@@ -10,6 +10,7 @@ use crate::payload::Payload;
 use crate::run::{BlockReason, Closed, IdempotencyKey, IfClosed, IfOpen, Run};
 use crate::signal::{Pending, SignalKind};
 
+use super::receive::First;
 use super::turns::ThreadPart;
 
 /// What a run wants to leave behind: one write that lands whole or not at all.
@@ -68,6 +69,16 @@ impl Commit {
             thread: None,
             at,
         }
+    }
+
+    /// Adds what the next commit of the same run leaves behind, so that both are one.
+    pub(super) fn continued(&mut self, next: &Self) {
+        self.lines.append(&next.lines);
+        self.leaves = next.leaves.clone();
+        self.published.extend_from_slice(&next.published);
+        self.chunks.extend_from_slice(&next.chunks);
+        self.thread = next.thread.clone();
+        self.at = self.at.max(next.at);
     }
 }
 
@@ -134,6 +145,14 @@ impl Lines {
         let begin = self.bytes.len();
         event.encode_into(&mut self.bytes);
         self.lines.push(Line { kind: event.kind(), version: EVENT_VERSION, at, begin, end: self.bytes.len() });
+    }
+
+    /// Adds the lines of another.
+    fn append(&mut self, other: &Self) {
+        let moved = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        let lines = other.lines.iter();
+        self.lines.extend(lines.map(|line| Line { begin: line.begin + moved, end: line.end + moved, ..*line }));
     }
 
     /// How many lines.
@@ -421,9 +440,20 @@ pub enum Hint {
     },
     /// Some run became due.
     Due,
+    /// Somebody has ended the run over the head of whoever works on it: nothing of it is recorded any more.
+    Ended(RunKey),
     /// A turn was begun for this process's worker, and is its own already. Unlike the others this one is never dropped:
     /// nobody else would look for the run.
-    Owned(Box<History>),
+    Owned(Box<Owned>),
+}
+
+/// A turn that was begun as this process's worker's own.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// What would be read of it, had `first` not been written.
+    pub history: History,
+    /// What was found out in advance and written with its beginning.
+    pub first: Option<First>,
 }
 
 /// What a store is opened with.

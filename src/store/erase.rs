@@ -64,7 +64,7 @@ impl Store {
         Ok(gone.map(|gone| {
             gone.map(|gone| {
                 for run in &gone.keys {
-                    self.0.shared.ended(*run, || None);
+                    self.0.shared.taken_away(*run);
                 }
                 self.0.shared.shown(gone.thread);
                 gone.erased

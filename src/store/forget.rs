@@ -2,13 +2,55 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::open::Store;
+use super::open::{Inner, Store};
 use super::start::CallerTx;
 use super::{Error, writer};
 use crate::clock::Instant;
-use crate::id::ThreadKey;
+use crate::id::{Namespace, ThreadId, ThreadKey};
+
+/// Where a message stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// The message.
+    pub message: String,
+    /// Its thread's key.
+    pub key: ThreadKey,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// The thread's owner.
+    pub resource: String,
+}
+
+/// `message, key, thread, resource`
+#[derive(Debug, sqlx::FromRow)]
+struct HomeRow {
+    message: String,
+    key: i64,
+    thread: String,
+    resource: String,
+}
+
+impl TryFrom<HomeRow> for Home {
+    type Error = Error;
+
+    fn try_from(row: HomeRow) -> Result<Self, Error> {
+        let thread = ThreadId::parse(&row.thread).map_err(|e| Error::Corrupt { found: e.to_string() })?;
+        Ok(Self { message: row.message, key: ThreadKey(row.key), thread, resource: row.resource })
+    }
+}
 
 impl Store {
+    /// Where the messages with these ids stand, on all threads of a namespace. Those that were deleted stand nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a row that contradicts itself.
+    pub async fn homes(&self, namespace: &Namespace, ids: &[String]) -> Result<Vec<Home>, Error> {
+        self.readable().await?;
+        let rows: Vec<HomeRow> =
+            twins!(Inner: &self.0.inner, homes(namespace, ids)).map_err(|e| Error::unavailable("find messages", e))?;
+        rows.into_iter().map(Home::try_from).collect()
+    }
+
     /// Takes messages out of a thread's history, for whoever reads it and for the turns that follow; the turn that has the
     /// thread goes on with what it has read. Tells the ids of those that were there. Their places stay empty.
     ///
@@ -47,8 +89,31 @@ impl Store {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{Instant, ThreadKey};
+    use super::super::open::sqlite::Reads;
+    use super::{HomeRow, Instant, Namespace, ThreadKey};
     use crate::store::json::Json;
+
+    pub(super) async fn homes(
+        reads: &Reads,
+        namespace: &Namespace,
+        ids: &[String],
+    ) -> Result<Vec<HomeRow>, sqlx::Error> {
+        let mut json = Json::default();
+        for id in ids {
+            json.row().text(id);
+        }
+        sqlx::query_as(
+            "select m.id as message, t.key, t.id as thread, t.resource
+             from (select distinct value ->> 0 as id from json_each($2)) a
+             cross join messages m on m.id = a.id and m.deleted_at is null
+             cross join threads t on t.key = m.thread and t.namespace = $1
+             order by t.key, m.seq",
+        )
+        .bind(namespace.as_str())
+        .bind(json.done())
+        .fetch_all(&reads.pool)
+        .await
+    }
 
     pub(super) async fn delete_messages(
         tx: &mut SqliteConnection,
@@ -82,7 +147,32 @@ mod sqlite {
 mod postgres {
     use sqlx::PgConnection;
 
-    use super::{Instant, ThreadKey};
+    use super::super::open::postgres::Reads;
+    use super::{HomeRow, Instant, Namespace, ThreadKey};
+
+    pub(super) async fn homes(
+        reads: &Reads,
+        namespace: &Namespace,
+        ids: &[String],
+    ) -> Result<Vec<HomeRow>, sqlx::Error> {
+        reads
+            .read(|mut connection| async move {
+                sqlx::query_as(
+                    "select m.id as message, t.key, t.id as thread, t.resource
+                     from messages m
+                     join threads t on t.key = m.thread
+                     where m.id = any ($2)
+                       and m.deleted_at is null
+                       and t.namespace = $1
+                     order by t.key, m.seq",
+                )
+                .bind(namespace.as_str())
+                .bind(ids)
+                .fetch_all(&mut *connection)
+                .await
+            })
+            .await
+    }
 
     pub(super) async fn delete_messages(
         tx: &mut PgConnection,

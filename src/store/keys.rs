@@ -60,6 +60,15 @@ impl Store {
         Ok(rows.into_iter().map(ApiKey::from).collect())
     }
 
+    /// Whether there is a key that was not revoked.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Closed`].
+    pub async fn has_keys(&self) -> Result<bool, Error> {
+        self.readable().await?;
+        twins!(Inner: &self.0.inner, any()).map_err(|e| Error::unavailable("look for keys", e))
+    }
+
     /// The key with a digest, if it was not revoked.
     ///
     /// # Errors
@@ -94,6 +103,7 @@ const ADD: &str = "insert into api_keys (id, name, resource, digest, created_at)
      on conflict (id) do nothing";
 const REVOKE: &str = "update api_keys set revoked_at = coalesce(revoked_at, $2) where id = $1";
 const KEYS: &str = "select id, name, resource, created_at, revoked_at from api_keys order by created_at, id";
+const ANY: &str = "select exists (select 1 from api_keys where revoked_at is null)";
 const KEY_OF: &str = "select id, name, resource, created_at, revoked_at
      from api_keys where digest = $1 and revoked_at is null";
 
@@ -102,7 +112,7 @@ mod sqlite {
     use sqlx::SqliteConnection;
 
     use super::super::open::sqlite::Reads;
-    use super::{ADD, ApiKey, Instant, KEY_OF, KEYS, KeyRow, REVOKE};
+    use super::{ADD, ANY, ApiKey, Instant, KEY_OF, KEYS, KeyRow, REVOKE};
 
     pub(super) async fn add(tx: &mut SqliteConnection, key: &ApiKey, digest: &str) -> Result<(), sqlx::Error> {
         let add = sqlx::query(ADD).bind(&key.id).bind(&key.name).bind(&key.resource).bind(digest);
@@ -117,6 +127,10 @@ mod sqlite {
         sqlx::query_as(KEYS).fetch_all(&reads.pool).await
     }
 
+    pub(super) async fn any(reads: &Reads) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(ANY).fetch_one(&reads.pool).await
+    }
+
     pub(super) async fn key_of(reads: &Reads, digest: &str) -> Result<Option<KeyRow>, sqlx::Error> {
         sqlx::query_as(KEY_OF).bind(digest).fetch_optional(&reads.pool).await
     }
@@ -127,7 +141,7 @@ mod postgres {
     use sqlx::PgConnection;
 
     use super::super::open::postgres::Reads;
-    use super::{ADD, ApiKey, Instant, KEY_OF, KEYS, KeyRow, REVOKE};
+    use super::{ADD, ANY, ApiKey, Instant, KEY_OF, KEYS, KeyRow, REVOKE};
 
     pub(super) async fn add(tx: &mut PgConnection, key: &ApiKey, digest: &str) -> Result<(), sqlx::Error> {
         let add = sqlx::query(ADD).bind(&key.id).bind(&key.name).bind(&key.resource).bind(digest);
@@ -140,6 +154,10 @@ mod postgres {
 
     pub(super) async fn keys(reads: &Reads) -> Result<Vec<KeyRow>, sqlx::Error> {
         reads.read(|mut connection| async move { sqlx::query_as(KEYS).fetch_all(&mut *connection).await }).await
+    }
+
+    pub(super) async fn any(reads: &Reads) -> Result<bool, sqlx::Error> {
+        reads.read(|mut connection| async move { sqlx::query_scalar(ANY).fetch_one(&mut *connection).await }).await
     }
 
     pub(super) async fn key_of(reads: &Reads, digest: &str) -> Result<Option<KeyRow>, sqlx::Error> {

@@ -51,6 +51,8 @@ pub struct MessageFilter {
     pub from: Option<Instant>,
     /// That entered at this time or earlier.
     pub to: Option<Instant>,
+    /// Whose metadata, that of the signal where it is one, has all these fields with these values.
+    pub metadata: Map<String, Value>,
     /// Reactive signals too (T6.9).
     pub reminders: bool,
     /// Messages that are shown beside those of the page, with their neighbours, whatever the dates say.
@@ -62,6 +64,8 @@ pub struct MessageFilter {
 pub struct Around {
     /// The message's id.
     pub id: String,
+    /// Its thread, if that is another one.
+    pub thread: Option<ThreadKey>,
     /// How many before it, [`AROUND_MAX`] at the most.
     pub before: usize,
     /// How many after it, [`AROUND_MAX`] at the most.
@@ -72,12 +76,20 @@ impl MessageFilter {
     /// The newest messages.
     #[must_use]
     pub fn page(page: Page) -> Self {
-        Self { page, oldest_first: false, from: None, to: None, reminders: false, include: Vec::new() }
+        Self {
+            page,
+            oldest_first: false,
+            from: None,
+            to: None,
+            metadata: Map::new(),
+            reminders: false,
+            include: Vec::new(),
+        }
     }
 }
 
 impl Store {
-    /// Threads in pages.
+    /// Threads in pages; those that are one direct call's are not among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Closed`]; [`Error::Corrupt`] for a row that contradicts itself.
@@ -113,12 +125,15 @@ impl Store {
                 twins!(Inner: &self.0.inner, list_messages(thread, filter, Range::COUNT)).map_err(unavailable)?;
             total = counted.first().map(|row| row.total);
         }
-        let mut places: BTreeMap<i64, MessageRow> =
-            rows.into_iter().map(|row| (row.message.seq, row.message)).collect();
+        // Along a thread times never go back, so this is its order; messages of other threads stand among them.
+        let place = |of: ThreadKey, row: &MessageRow| (row.created_at, of != thread, of.0, row.seq);
+        let mut places: BTreeMap<_, MessageRow> =
+            rows.into_iter().map(|row| (place(thread, &row.message), row.message)).collect();
         for around in &filter.include {
+            let of = around.thread.unwrap_or(thread);
             let rows: Vec<MessageRow> =
-                twins!(Inner: &self.0.inner, around(thread, around, filter.reminders)).map_err(unavailable)?;
-            places.extend(rows.into_iter().map(|row| (row.seq, row)));
+                twins!(Inner: &self.0.inner, around(of, around, filter.reminders)).map_err(unavailable)?;
+            places.extend(rows.into_iter().map(|row| (place(of, &row), row)));
         }
         let items = places.into_values().map(Message::try_from).collect::<Result<_, _>>()?;
         Ok(Paged::of(items, total))
@@ -165,7 +180,7 @@ mod sqlite {
                  select key, case $4 when 'updated' then updated_at else created_at end * $5 as rank,
                         count(*) over () as total
                  from threads
-                 where namespace = $1 and ($2 is null or resource = $2)
+                 where namespace = $1 and ($2 is null or resource = $2) and not aside
                    and not exists (
                        select 1
                        from json_each($3) f
@@ -204,6 +219,16 @@ mod sqlite {
                  from messages
                  where thread = $1 and deleted_at is null and ($2 or category is not 'reactive')
                    and ($3 is null or created_at >= $3) and ($4 is null or created_at <= $4)
+                   and not exists (
+                       select 1
+                       from json_each($8) f
+                       where not exists (
+                           select 1
+                           from json_each(cast(messages.content as text), case messages.role
+                               when 'signal' then '$.content.metadata.signal.metadata'
+                               else '$.content.metadata'
+                           end) m
+                           where m.key = f.key and m.type = f.type and m.atom is f.atom))
                  order by seq * $5
                  limit $7 offset $6
              ) p
@@ -217,6 +242,7 @@ mod sqlite {
         .bind(if filter.oldest_first { 1 } else { -1 })
         .bind(range.offset)
         .bind(range.limit)
+        .bind(serde_json::Value::Object(filter.metadata.clone()).to_string())
         .fetch_all(&reads.pool)
         .await
     }
@@ -289,6 +315,7 @@ mod postgres {
                        from threads
                        where namespace = $1
                          and ($2::text is null or resource = $2)
+                         and not aside
                          and case
                                when $3::text is null then true
                                else convert_from(metadata, 'UTF8')::jsonb @> $3::jsonb
@@ -319,6 +346,10 @@ mod postgres {
         filter: &MessageFilter,
         range: Range,
     ) -> Result<Vec<PlacedRow>, sqlx::Error> {
+        let metadata = serde_json::Value::Object(filter.metadata.clone()).to_string();
+        let metadata = (!filter.metadata.is_empty()).then_some(metadata);
+        let metadata = metadata.as_deref();
+        // A row is looked into without the character zero: `jsonb` cannot hold it, and nobody looks for it.
         reads
             .read(|mut connection| async move {
                 sqlx::query_as(
@@ -331,6 +362,17 @@ mod postgres {
                          and ($2 or category is distinct from 'reactive')
                          and ($3::bigint is null or created_at >= $3)
                          and ($4::bigint is null or created_at <= $4)
+                         and case
+                               when $8::text is null then true
+                               else coalesce(
+                                 regexp_replace(
+                                   convert_from(content, 'UTF8'), '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '\\1', 'g')::jsonb
+                                   #> case role
+                                        when 'signal' then '{content,metadata,signal,metadata}'::text[]
+                                        else '{content,metadata}'::text[]
+                                      end
+                                   @> $8::jsonb, false)
+                             end
                        order by seq * $5
                        limit $7 offset $6
                      ) p
@@ -344,6 +386,7 @@ mod postgres {
                 .bind(if filter.oldest_first { 1_i64 } else { -1 })
                 .bind(range.offset)
                 .bind(range.limit)
+                .bind(metadata)
                 .fetch_all(&mut *connection)
                 .await
             })

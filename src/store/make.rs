@@ -28,6 +28,8 @@ pub struct NewThread {
     pub title: String,
     /// What clients keep with it: a JSON object, or null.
     pub metadata: Payload,
+    /// Whether it is not listed: it is one direct call's.
+    pub aside: bool,
     /// When.
     pub at: Instant,
 }
@@ -203,12 +205,12 @@ mod sqlite {
         let mut json = Json::default();
         for it in new {
             let row = json.row().int(it.key.0).text(it.namespace.as_str()).text(it.id.as_str());
-            row.text(&it.resource).int(it.at.0).text(&it.title).text(it.metadata.as_str());
+            row.text(&it.resource).int(it.at.0).text(&it.title).text(it.metadata.as_str()).int(it.aside.into());
         }
         sqlx::query(
-            "insert into threads (key, namespace, id, resource, title, metadata, last_seq, created_at, updated_at)
+            "insert into threads (key, namespace, id, resource, title, metadata, aside, last_seq, created_at, updated_at)
              select n.value ->> 0, n.value ->> 1, n.value ->> 2, n.value ->> 3, n.value ->> 5,
-                    cast(n.value ->> 6 as blob), coalesce(d.last_seq, 0), n.value ->> 4, n.value ->> 4
+                    cast(n.value ->> 6 as blob), n.value ->> 7, coalesce(d.last_seq, 0), n.value ->> 4, n.value ->> 4
              from json_each($1) n
              left join deleted_threads d on d.namespace = n.value ->> 1 and d.id = n.value ->> 2
              where true
@@ -283,19 +285,21 @@ mod postgres {
         let resources: Vec<&str> = new.iter().map(|it| it.resource.as_str()).collect();
         let titles: Vec<&str> = new.iter().map(|it| it.title.as_str()).collect();
         let metadata: Vec<&[u8]> = new.iter().map(|it| it.metadata.as_str().as_bytes()).collect();
+        let aside: Vec<bool> = new.iter().map(|it| it.aside).collect();
         let ats: Vec<i64> = new.iter().map(|it| it.at.0).collect();
         sqlx::query(
             "with made as (
-               insert into threads (key, namespace, id, resource, title, metadata, last_seq, created_at, updated_at)
-               select n.key, n.namespace, n.id, n.resource, n.title, n.metadata,
+               insert into threads (key, namespace, id, resource, title, metadata, aside, last_seq, created_at, updated_at)
+               select n.key, n.namespace, n.id, n.resource, n.title, n.metadata, n.aside,
                       coalesce((
                         select d.last_seq
                         from deleted_threads d
                         where d.namespace = n.namespace
                           and d.id = n.id), 0),
                       n.at, n.at
-               from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::bigint[])
-                 as n (key, namespace, id, resource, title, metadata, at)
+               from unnest(
+                      $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::bigint[])
+                 as n (key, namespace, id, resource, title, metadata, aside, at)
                order by n.namespace, n.id
                on conflict do nothing
                returning key, namespace, id
@@ -317,6 +321,7 @@ mod postgres {
         .bind(&resources)
         .bind(&titles)
         .bind(&metadata)
+        .bind(&aside)
         .bind(&ats)
         .execute(tx)
         .await

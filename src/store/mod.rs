@@ -39,6 +39,7 @@ mod lanes;
 mod learn;
 mod listing;
 mod make;
+mod named;
 mod open;
 mod owner;
 mod page;
@@ -60,18 +61,20 @@ mod writer;
 
 pub use contract::{
     Addressee, Arrival, Chunk, Commit, Declared, Durability, Filter, Hint, History, Leaves, Line, Lines, NewRun,
-    Options, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict, Worker,
+    Options, Owned, Preconditions, Read, Refusal, Start, StartRefused, Started, Transacted, Unreadable, Verdict,
+    Worker,
 };
 pub use copy::{CopyThread, NotCopied};
 pub use erase::{Erase, Erased};
 pub use fault::{Fault, Faults};
+pub use forget::Home;
 pub use keys::ApiKey;
 pub use lanes::LaneChange;
 pub use listing::{AROUND_MAX, Around, MessageFilter, ThreadFilter, ThreadOrder};
 pub use make::{NewThread, ThreadChange};
 pub use open::{EngineLease, Kind, OpenError, Schema, Stats, Store};
 pub use page::{Page, Paged};
-pub use receive::{Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
+pub use receive::{First, Foresee, Form, Input, NEW_THREADS, NewTurn, NotReceived, Received};
 pub use retain::{Kept, Retain, Retained};
 pub use scratch::Scratch;
 pub use start::CallerTx;

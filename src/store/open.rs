@@ -1,13 +1,13 @@
 //! Opening a store, what it is, and closing it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::writer::{Lane, Request, Shared};
+use super::writer::{Request, Shared, Writing};
 use super::{Error, Options};
 
 /// A database that keeps runs. Cheap to clone; clones are the same store.
@@ -21,7 +21,7 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) lanes: Vec<mpsc::Sender<Request>>,
     pub(super) inner: Inner,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stops: Vec<CancellationToken>,
 }
 
 /// Where reads go. The writer has its own connections.
@@ -149,7 +149,7 @@ pub(super) struct Opened {
     pub(super) location: String,
     pub(super) inner: Inner,
     /// At least one; runs are spread over them by key.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Writing>,
 }
 
 impl Store {
@@ -168,14 +168,8 @@ impl Store {
             "postgres" | "postgresql" => postgres::open(url, &options, &shared).await?,
             _ => return Err(OpenError::unknown_scheme(url)),
         };
-        let (lanes, tasks) = opened.lanes.into_iter().map(|lane| lane.spawn(&shared, options.queue_max)).unzip();
-        Ok(Self(Arc::new(Core {
-            location: opened.location,
-            shared,
-            lanes,
-            inner: opened.inner,
-            tasks: Mutex::new(tasks),
-        })))
+        let (lanes, stops) = opened.lanes.into_iter().map(|lane| (lane.requests, lane.stop)).unzip();
+        Ok(Self(Arc::new(Core { location: opened.location, shared, lanes, inner: opened.inner, stops })))
     }
 
     /// Which database it is.
@@ -279,8 +273,8 @@ impl Store {
 
 impl Core {
     fn abort(&self) {
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            task.abort();
+        for stop in &self.stops {
+            stop.cancel();
         }
     }
 }
@@ -326,10 +320,10 @@ pub(super) mod sqlite {
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
     use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
 
-    use super::{Arc, EngineLease, Error, Inner, Lane, OpenError, Opened, Options, Shared};
+    use super::{Arc, EngineLease, Error, Inner, OpenError, Opened, Options, Shared};
     use crate::store::Durability;
     use crate::store::wake::sqlite::Watcher;
-    use crate::store::writer::{Home, sqlite as writer};
+    use crate::store::writer::{Home, Lane};
 
     static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -340,7 +334,7 @@ pub(super) mod sqlite {
         file: PathBuf,
     }
 
-    pub(super) async fn open(url: &str, options: &Options, _shared: &Arc<Shared>) -> Result<Opened, OpenError> {
+    pub(super) async fn open(url: &str, options: &Options, shared: &Arc<Shared>) -> Result<Opened, OpenError> {
         let bad = |problem: String| OpenError::BadAddress { url: url.to_owned(), problem };
         let address = SqliteConnectOptions::from_str(url).map_err(|e| bad(e.to_string()))?;
         let file = address.get_filename().to_path_buf();
@@ -360,14 +354,15 @@ pub(super) mod sqlite {
             // Rows name runs that retention may remove before them; the writer keeps them together, not the database.
             .foreign_keys(false)
             .pragma("temp_store", "memory")
-            // 64 MiB of pages: the journal's index and the rows of live runs stay in memory.
+            // 4 MiB of pages: the journal's index and the rows of live runs stay in memory.
             .pragma("cache_size", "-4096")
             // Pages that are written again and again go to the file once in 16 MiB of log, not in 4.
             .pragma("wal_autocheckpoint", "4000")
             .row_buffer_size(2_048)
             .disable_statement_logging();
         migrate(&write, &file, &location, options.migrate).await?;
-        let connection = writer::connect(&write).await.map_err(unreachable)?;
+        let home = Home::Sqlite(Box::new(write.clone()));
+        let lane = Lane::begin(home, shared, options.queue_max).await.map_err(unreachable)?;
         let read =
             write.clone().create_if_missing(false).read_only(true).pragma("cache_size", "-8192").row_buffer_size(4_096);
         let pool = SqlitePoolOptions::new()
@@ -380,7 +375,7 @@ pub(super) mod sqlite {
         Ok(Opened {
             location,
             inner: Inner::Sqlite(Reads { pool, watcher: tokio::sync::Mutex::new(None), file }),
-            lanes: vec![Lane::new(Home::Sqlite(Box::new(write)), connection)],
+            lanes: vec![lane],
         })
     }
 
@@ -525,8 +520,8 @@ pub(super) mod postgres {
         let write = write_options(&home);
         let mut lanes = Vec::with_capacity(options.writers.max(1));
         for _ in 0..options.writers.max(1) {
-            let connection = writer::postgres::connect(&write).await.map_err(unreachable)?;
-            lanes.push(Lane::new(Home::Postgres(Box::new(write.clone())), connection));
+            let home = Home::Postgres(Box::new(write.clone()));
+            lanes.push(Lane::begin(home, shared, options.queue_max).await.map_err(unreachable)?);
         }
         // Tables grow faster than their statistics: a plan that was made for an empty table must not read all of it.
         let read = home.clone().options([("enable_seqscan", "off"), ("jit", "off")]);

@@ -1,10 +1,13 @@
 //! `receive`: the door in for threads. Where an input goes is decided in the transaction that stores it, against the
 //! thread's locked row (T7.10): no window lies between how the thread stands and what becomes of the input.
 
-use std::collections::HashMap;
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun};
+use super::contract::{Arrival, Commit, Hint, History, Leaves, Lines, NewRun, Owned};
 use super::lanes::{self, LaneChange, Standing};
 use super::make;
 use super::open::Store;
@@ -65,10 +68,78 @@ pub struct Input {
     /// What the client's own tools came to: a turn goes on from there, ahead of what is queued (T13.14). Then the two forms
     /// say nothing.
     pub results: Vec<CallResult>,
+    /// What a direct call says, as rows of the history: a turn of its own begins with it. Then the two forms say nothing.
+    pub said: Vec<Payload>,
+    /// A thread that is made for it is not listed: it is this one call's.
+    pub aside: bool,
     /// When.
     pub at: Instant,
     /// The most signals that may be pending at the turn that is under way.
     pub pending_max: i64,
+}
+
+impl Input {
+    /// The turn that it begins on an idle thread with that key, as its history is then.
+    #[must_use]
+    pub fn begun(&self, thread: ThreadKey, worker: WorkerKey) -> History {
+        let begins = self.begins(thread, &self.idle, Leaves::Running(worker));
+        self.owned_by(worker, thread, &begins)
+    }
+
+    fn begins(&self, thread: ThreadKey, form: &Form, leaves: Leaves) -> Commit {
+        let turn = &self.turn;
+        let asks = TurnInput {
+            key: thread,
+            thread: self.thread.clone(),
+            resource: self.resource.clone(),
+            agent: self.agent.clone(),
+            options: turn.options.clone(),
+            first: if self.is_direct() { Vec::new() } else { vec![form.signal.clone()] },
+            said: self.said.clone(),
+            results: self.results.clone(),
+            follow_ups_max: turn.follow_ups,
+            follow_ups_left: turn.follow_ups,
+        };
+        let new = NewRun {
+            key: turn.run,
+            namespace: self.namespace.clone(),
+            id: turn.id.clone(),
+            workflow: turn.workflow.clone(),
+            version: turn.version,
+            thread: Some(thread),
+        };
+        begins(new, turn.seed, &asks, leaves, self.at)
+    }
+
+    /// What would be read of a turn that was just begun as a worker's own.
+    fn owned_by(&self, worker: WorkerKey, thread: ThreadKey, begun: &Commit) -> History {
+        let line = begun.lines.lines.first().and_then(|line| {
+            let json = std::str::from_utf8(begun.lines.json(line)).ok()?;
+            let event = Event::decode(Seq(1), line.kind, line.version, json).ok()?;
+            Some(Recorded { seq: Seq(1), at: line.at, event })
+        });
+        let run = Run {
+            key: begun.run,
+            namespace: self.namespace.clone(),
+            id: self.turn.id.clone(),
+            workflow: self.turn.workflow.clone(),
+            version: self.turn.version,
+            thread: Some(thread),
+            status: Status::Running { worker },
+            fence: Fence::FIRST,
+            head: Seq(1),
+            signals_accepted: 0,
+            signals_pending: 0,
+            created_at: self.at,
+            updated_at: self.at,
+        };
+        History { run, journal: line.into_iter().collect(), pending: Vec::new() }
+    }
+
+    /// What was found out in advance, if it holds for a thread.
+    fn first_on(&self, thread: ThreadKey) -> Option<&First> {
+        self.turn.first.as_ref().filter(|first| first.thread == thread)
+    }
 }
 
 /// An input as one of the two branches makes it: its attributes are merged.
@@ -89,6 +160,8 @@ pub struct NewTurn {
     pub run: RunKey,
     /// Its run's id.
     pub id: RunId,
+    /// Whether the sender has chosen that id: then no other run may have had it.
+    pub named: bool,
     /// What its values derive from.
     pub seed: uuid::Uuid,
     /// The workflow's written name.
@@ -102,6 +175,43 @@ pub struct NewTurn {
     /// The worker of this process that takes it at once, without a claim, if it is still registered; none if it is left to
     /// whoever claims it.
     pub worker: Option<WorkerKey>,
+    /// What that worker's code asks for first, found out in advance: written with the turn's beginning.
+    pub first: Option<First>,
+}
+
+/// The first commit of a turn that begins here, made before the turn has begun: whoever made it keeps what it holds of the
+/// turn beside it, and gets that back once it is written ([`Hint::Owned`]). It is dropped if no turn begins after all.
+#[derive(Clone)]
+pub struct First {
+    /// The thread for which it was made; on any other it does not hold.
+    pub thread: ThreadKey,
+    /// All that follows the turn's queued line; it leaves the turn running.
+    pub commit: Arc<Commit>,
+    /// What its maker holds of the turn.
+    pub held: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("First").field("thread", &self.thread).field("commit", &self.commit).finish_non_exhaustive()
+    }
+}
+
+/// A worker of this process that can take turns as they begin.
+pub trait Foresee: Send + Sync {
+    /// Its number.
+    fn worker(&self) -> WorkerKey;
+
+    /// What the code of a turn asks for first, if it begins as `history` says. None if that cannot be told in advance: then
+    /// the worker looks once the turn has begun.
+    fn foresee(&self, thread: ThreadKey, history: History) -> Option<First>;
+}
+
+impl Input {
+    /// Whether it is no signal: a direct call, or what the client's own tools came to.
+    fn is_direct(&self) -> bool {
+        !self.said.is_empty() || !self.results.is_empty()
+    }
 }
 
 /// What became of an input. It is durable.
@@ -145,6 +255,12 @@ pub enum NotReceived {
         /// The lane.
         lane: String,
     },
+    /// Another run has the id that the sender has chosen.
+    #[error("run id {run} belongs to another run already; choose another, or leave it out")]
+    RunIdInUse {
+        /// The id.
+        run: RunId,
+    },
     /// The named run does not have the thread (T2.2).
     #[error("No active agent run found for signal target")]
     NoRun,
@@ -183,7 +299,7 @@ pub(super) struct Took {
     new: u64,
     signalled: Vec<(RunKey, Vec<Pending>)>,
     due: bool,
-    owned: Vec<History>,
+    owned: Vec<Owned>,
     shown: Vec<ThreadKey>,
     /// Whether there are threads that were not there before.
     made: bool,
@@ -195,8 +311,8 @@ pub const NEW_THREADS: i64 = 0;
 /// Tells the engine here, subscribers here, and processes elsewhere.
 pub(super) fn announce(shared: &Shared, took: &Took) {
     shared.arrivals.fetch_add(took.new, Ordering::SeqCst);
-    for history in &took.owned {
-        shared.hints.push(Hint::Owned(Box::new(history.clone())));
+    for owned in &took.owned {
+        shared.hints.push(Hint::Owned(Box::new(owned.clone())));
     }
     for (run, signals) in &took.signalled {
         shared.signalled(*run, signals.clone());
@@ -232,9 +348,16 @@ pub(super) struct Known {
     pub(super) received: Received,
 }
 
-/// Takes inputs in one transaction. `doubtful`: they may have landed before, and nobody was told.
-pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful: bool) -> Result<Took, sqlx::Error> {
-    let mut views = look(tx.again(), inputs, Frame::Opens).await?;
+/// Takes inputs in one transaction, or as the last part of one that is open. `doubtful`: they may have landed before, and
+/// nobody was told.
+pub(super) async fn receive_all(
+    mut tx: CallerTx<'_>,
+    inputs: &[Input],
+    doubtful: bool,
+    frame: Frame,
+) -> Result<Took, sqlx::Error> {
+    let begins = if frame == Frame::Whole { Frame::Opens } else { Frame::Inside };
+    let mut views = look(tx.again(), inputs, begins).await?;
     let missing: Vec<&Input> = inputs.iter().filter(|it| !views.contains_key(&name(it)) && makes_thread(it)).collect();
     if !missing.is_empty() {
         let of = |it: &&Input| make::NewThread {
@@ -244,6 +367,7 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
             resource: it.resource.clone(),
             title: String::new(),
             metadata: Payload::null(),
+            aside: it.aside,
             at: it.at,
         };
         make::insert(tx.again(), missing.iter().map(of).collect()).await?;
@@ -256,7 +380,8 @@ pub(super) async fn receive_all(mut tx: CallerTx<'_>, inputs: &[Input], doubtful
         asked.iter().filter_map(|(i, thread)| Some((*thread, inputs[*i].lane.as_ref()?.lane.as_str()))).collect();
     let lanes = lanes::standing(tx.again(), &changed).await?;
     let workers = registered(tx.again(), inputs).await?;
-    let mut plan = Plan { due: doubtful, lanes, workers, ..Plan::default() };
+    let taken = super::named::taken(tx.again(), inputs).await?;
+    let mut plan = Plan { due: doubtful, lanes, workers, taken, ..Plan::default() };
     for (i, input) in inputs.iter().enumerate() {
         plan.take(i, input, views.get_mut(&name(input)), known.remove(&i), doubtful);
     }
@@ -272,17 +397,6 @@ fn name(input: &Input) -> (String, String) {
 /// Whether an input makes a thread that is not there (T2.4).
 fn makes_thread(input: &Input) -> bool {
     input.only_run.is_none() && input.routing.decide(&input.agent, None).1 != Route::Discard
-}
-
-/// How many inputs, from the first on, can be taken in one transaction: no two of them change the same lane, as whether
-/// the earlier is taken at all is known only once it is written.
-pub(super) fn takeable(inputs: &[Input]) -> usize {
-    let mut changed = std::collections::HashSet::new();
-    let repeats = |input: &Input| {
-        let lane = input.lane.as_ref().map(|change| (name(input), change.lane.clone()));
-        lane.is_some_and(|lane| !changed.insert(lane))
-    };
-    inputs.iter().position(repeats).unwrap_or(inputs.len())
 }
 
 /// What inputs that have looked are going to write.
@@ -305,10 +419,12 @@ struct Plan {
     shown: Vec<Append>,
     /// The workers that are registered, of those that are to take turns at once.
     workers: Vec<WorkerKey>,
+    /// The ids that senders have chosen for runs, and that other runs have.
+    taken: HashSet<RunId>,
     /// Turns that were begun for them.
-    owned: Vec<History>,
-    /// Turns that a worker has without knowing it.
-    disowned: Vec<RunKey>,
+    owned: Vec<Owned>,
+    /// Turns that a worker has without knowing it, and where their journals end if it has not.
+    disowned: Vec<(RunKey, Seq)>,
     /// Threads as they are to stand.
     moved: HashMap<ThreadKey, Moved>,
     due: bool,
@@ -360,12 +476,16 @@ impl Plan {
             }
             if landed && known.received.route == Route::Wake && input.turn.worker.is_some() {
                 // It landed as a worker's own, and that worker has not heard of it: it is freed, and found by a claim.
-                self.disowned.push(input.turn.run);
+                let lines = input.first_on(view.key).map_or(0, |first| first.commit.lines.len());
+                self.disowned.push((input.turn.run, Seq(1).plus(lines)));
             }
             return Some(Ok(Received { repeat: !landed, ..known.received }));
         }
         if input.only_run.as_ref().is_some_and(|only| view.current.as_ref().is_none_or(|(_, id, _)| id != only)) {
             return Some(Err(NotReceived::NoRun));
+        }
+        if self.taken.contains(&input.turn.id) {
+            return Some(Err(NotReceived::RunIdInUse { run: input.turn.id.clone() }));
         }
         let mut version = None;
         if let Some(change) = &input.lane {
@@ -392,12 +512,9 @@ impl Plan {
         let run = match route {
             Route::Wake => {
                 match input.turn.worker.filter(|worker| self.workers.contains(worker)) {
-                    Some(worker) => {
-                        self.begin(input, view, form, Leaves::Running(worker));
-                        self.own(input, view.key, worker);
-                    }
+                    Some(worker) => self.own(input, view.key, form, worker),
                     None => {
-                        self.begin(input, view, form, Leaves::Due { at: input.at });
+                        self.begins.commit(input.begins(view.key, form, Leaves::Due { at: input.at }), None);
                         self.due = true;
                     }
                 }
@@ -406,7 +523,7 @@ impl Plan {
                 Some(input.turn.id.clone())
             }
             Route::Queue => {
-                self.begin(input, view, form, Leaves::Waiting { wake_at: None });
+                self.begins.commit(input.begins(view.key, form, Leaves::Waiting { wake_at: None }), None);
                 view.last_place += 1;
                 // What goes on from the client's tools keeps its order, and is ahead of all that is queued (T9.7).
                 let place = if input.results.is_empty() { view.last_place } else { view.last_place - AHEAD };
@@ -444,55 +561,17 @@ impl Plan {
         self.moved.insert(view.key, moved);
     }
 
-    fn begin(&mut self, input: &Input, view: &View, form: &Form, leaves: Leaves) {
-        let turn = &input.turn;
-        let asks = TurnInput {
-            key: view.key,
-            thread: input.thread.clone(),
-            resource: input.resource.clone(),
-            agent: input.agent.clone(),
-            options: turn.options.clone(),
-            first: if input.results.is_empty() { vec![form.signal.clone()] } else { Vec::new() },
-            results: input.results.clone(),
-            follow_ups_max: turn.follow_ups,
-            follow_ups_left: turn.follow_ups,
-        };
-        let new = NewRun {
-            key: turn.run,
-            namespace: input.namespace.clone(),
-            id: turn.id.clone(),
-            workflow: turn.workflow.clone(),
-            version: turn.version,
-            thread: Some(view.key),
-        };
-        self.begins.commit(begins(new, turn.seed, &asks, leaves, input.at), None);
-    }
-
-    /// The turn that was just begun is a worker's own: what it would read of it is known here.
-    fn own(&mut self, input: &Input, thread: ThreadKey, worker: WorkerKey) {
-        let Some(begun) = self.begins.commits.last_mut() else { return };
-        begun.fence = Fence::FIRST;
-        let line = begun.lines.lines.first().and_then(|line| {
-            let json = std::str::from_utf8(begun.lines.json(line)).ok()?;
-            let event = Event::decode(Seq(1), line.kind, line.version, json).ok()?;
-            Some(Recorded { seq: Seq(1), at: line.at, event })
-        });
-        let run = Run {
-            key: begun.run,
-            namespace: input.namespace.clone(),
-            id: input.turn.id.clone(),
-            workflow: input.turn.workflow.clone(),
-            version: input.turn.version,
-            thread: Some(thread),
-            status: Status::Running { worker },
-            fence: Fence::FIRST,
-            head: Seq(1),
-            signals_accepted: 0,
-            signals_pending: 0,
-            created_at: input.at,
-            updated_at: input.at,
-        };
-        self.owned.push(History { run, journal: line.into_iter().collect(), pending: Vec::new() });
+    /// The turn begins as a worker's own: what it would read of it is known here, and what its code asks for first may be.
+    fn own(&mut self, input: &Input, thread: ThreadKey, form: &Form, worker: WorkerKey) {
+        let mut begins = input.begins(thread, form, Leaves::Running(worker));
+        begins.fence = Fence::FIRST;
+        let history = input.owned_by(worker, thread, &begins);
+        let first = input.first_on(thread).cloned();
+        if let Some(first) = &first {
+            begins.continued(&first.commit);
+        }
+        self.begins.commit(begins, None);
+        self.owned.push(Owned { history, first });
     }
 
     fn deliver(&mut self, i: usize, input: &Input, run: RunKey, form: &Form) {
@@ -551,10 +630,11 @@ impl Plan {
         } = self;
         let mut took = Took { due, owned, ..Took::default() };
         if !begins.commits.is_empty() {
-            let facts = super::commit::rows(tx.again(), &begins, Frame::Inside).await?.commits;
-            if let Some(refused) = facts.iter().find(|fact| !fact.is_applied()) {
+            let facts = super::commit::write(tx.again(), &begins, Frame::Inside).await?;
+            if let Some(refused) = facts.commits.iter().find(|fact| !fact.is_applied()) {
                 return Err(sqlx::Error::Protocol(format!("a turn could not be begun: {refused:?}")));
             }
+            took.shown.extend(facts.shown);
         }
         if !arrivals.arrivals.is_empty() {
             let facts = super::commit::rows(tx.again(), &arrivals, Frame::Inside).await?.arrivals;
@@ -832,7 +912,9 @@ pub(super) fn chunk(part: &str, value: Payload) -> Chunk {
 mod sqlite {
     use sqlx::SqliteConnection;
 
-    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::{
+        Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, Seq, ThreadKey, View, ViewRow, stored,
+    };
     use crate::store::json::Json;
 
     macro_rules! look {
@@ -876,15 +958,15 @@ mod sqlite {
         rows.into_iter().map(ViewRow::view).collect()
     }
 
-    pub(super) async fn disown(tx: &mut SqliteConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
+    pub(super) async fn disown(tx: &mut SqliteConnection, runs: &[(RunKey, Seq)]) -> Result<(), sqlx::Error> {
         let mut json = Json::default();
-        for run in runs {
-            json.row().int(run.0);
+        for (run, head) in runs {
+            json.row().int(run.0).int(head.0);
         }
         sqlx::query(
             "update runs
              set status = 'due', wake_at = updated_at, worker = null, fence = fence + 1
-             where key in (select value ->> 0 from json_each($1)) and status = 'running' and fence = 1 and head = 1",
+             where (key, head) in (select value ->> 0, value ->> 1 from json_each($1)) and status = 'running' and fence = 1",
         )
         .bind(json.done())
         .execute(tx)
@@ -992,7 +1074,9 @@ mod postgres {
     use sqlx::PgConnection;
 
     use super::writer::postgres::{begin, end};
-    use super::{Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, ThreadKey, View, ViewRow, stored};
+    use super::{
+        Frame, HashMap, Input, KEY_KEPT, KnownRow, Moved, Received, RunKey, Seq, ThreadKey, View, ViewRow, stored,
+    };
 
     /// Locks first and looks then: a statement that had to wait for a row would see the runs of before.
     pub(super) async fn look(
@@ -1042,20 +1126,23 @@ mod postgres {
         rows.into_iter().map(ViewRow::view).collect()
     }
 
-    pub(super) async fn disown(tx: &mut PgConnection, runs: &[RunKey]) -> Result<(), sqlx::Error> {
-        let runs: Vec<i64> = runs.iter().map(|run| run.0).collect();
+    pub(super) async fn disown(tx: &mut PgConnection, runs: &[(RunKey, Seq)]) -> Result<(), sqlx::Error> {
+        let (runs, heads): (Vec<i64>, Vec<i64>) = runs.iter().map(|(run, head)| (run.0, head.0)).unzip();
         sqlx::query(
-            "update runs
+            "update runs r
              set status = 'due',
                  wake_at = updated_at,
                  worker = null,
                  fence = fence + 1
-             where key = any ($1)
-               and status = 'running'
-               and fence = 1
-               and head = 1",
+             from unnest($1::bigint[], $2::bigint[]) as d (run, head)
+             where r.key = any ($1)
+               and r.key = d.run
+               and r.head = d.head
+               and r.status = 'running'
+               and r.fence = 1",
         )
         .bind(&runs)
+        .bind(&heads)
         .execute(tx)
         .await
         .map(drop)

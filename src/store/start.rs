@@ -159,7 +159,7 @@ pub(super) fn announce(shared: &Shared, began: &Began) {
     let signals: usize = began.signalled.iter().map(|(_, signals)| signals.len()).sum();
     shared.arrivals.fetch_add(began.new + signals as u64, Ordering::SeqCst);
     for run in &began.ended {
-        shared.ended(*run, || None);
+        shared.taken_away(*run);
     }
     for (run, signals) in &began.signalled {
         shared.signalled(*run, signals.clone());

@@ -271,7 +271,7 @@ pub(super) struct MessageRow {
     role: String,
     category: Option<String>,
     run: Option<i64>,
-    created_at: i64,
+    pub(super) created_at: i64,
     content: Vec<u8>,
 }
 

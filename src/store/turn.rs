@@ -79,7 +79,7 @@ where
     let Some(connection) = lane.lend() else { return Err(unavailable(sqlx::Error::WorkerCrashed)) };
     let (tx, mut home) = Tx::lend(connection);
     // The future is made inside the task: a body that panics before its first await is caught as well.
-    let mut task = tokio::spawn(async move { body(tx).await });
+    let mut task = lane.bodies.spawn(async move { body(tx).await });
     let ended = tokio::time::timeout(deadline, &mut task).await;
     if ended.is_err() {
         task.abort();

@@ -281,13 +281,13 @@ async fn hand_on(mut tx: CallerTx<'_>, ended: &[Ended], facts: &mut Facts, last:
     Ok(last == Frame::Closes)
 }
 
-/// What a follow-up is made of: how the turn before it began.
-struct Opening {
-    id: RunId,
-    namespace: Namespace,
-    workflow: String,
-    version: u32,
-    input: TurnInput,
+/// How a turn began: what a follow-up of it is made of.
+pub(super) struct Opening {
+    pub(super) id: RunId,
+    pub(super) namespace: Namespace,
+    pub(super) workflow: String,
+    pub(super) version: u32,
+    pub(super) input: TurnInput,
 }
 
 /// What handing threads on writes.
@@ -417,7 +417,7 @@ async fn untaken(tx: CallerTx<'_>, ended: &[Ended]) -> Result<HashMap<RunKey, Ve
 }
 
 /// How runs began.
-async fn openings(tx: CallerTx<'_>, runs: Vec<i64>) -> Result<HashMap<RunKey, Opening>, sqlx::Error> {
+pub(super) async fn openings(tx: CallerTx<'_>, runs: Vec<i64>) -> Result<HashMap<RunKey, Opening>, sqlx::Error> {
     if runs.is_empty() {
         return Ok(HashMap::new());
     }
@@ -552,7 +552,7 @@ mod sqlite {
     /// The rows open the transaction themselves, which is then the only one that writes: nothing is locked.
     #[expect(clippy::unused_async, reason = "its twin waits")]
     pub(super) async fn open(_: &mut SqliteConnection, _: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
-        Ok(if frame == Frame::Whole { Frame::Opens } else { Frame::Inside })
+        Ok(if matches!(frame, Frame::Whole | Frame::Opens) { Frame::Opens } else { Frame::Inside })
     }
 
     /// Messages as rows of fields, and the bytes of what they say.
@@ -868,7 +868,7 @@ mod postgres {
 
     /// Threads are locked before any run, by key, so that no two processes wait in a circle.
     pub(super) async fn open(tx: &mut PgConnection, threads: &[i64], frame: Frame) -> Result<Frame, sqlx::Error> {
-        if frame == Frame::Whole {
+        if matches!(frame, Frame::Whole | Frame::Opens) {
             crate::store::writer::postgres::begin(tx).await?;
         }
         sqlx::query(

@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant as Tick;
+use tokio_util::sync::CancellationToken;
 
 use super::contract::{Arrival, Chunk, Commit, Hint, Leaves, Options, Refusal, Start, StartRefused, Started, Verdict};
 use super::open::Store;
-use super::receive::{self, Input, InputAnswer};
+use super::receive::{self, Input, InputAnswer, Took};
 use super::start::{self, CallerTx};
 use super::turn::Turn;
 use super::wake::{Flows, HintQueue};
@@ -96,6 +97,17 @@ impl Batch {
 
     fn len(&self) -> usize {
         self.arrivals.len() + self.commits.len() + self.appends.len()
+    }
+
+    /// The same, whose appends may have landed already.
+    fn doubted(&self) -> Self {
+        Self {
+            arrivals: self.arrivals.clone(),
+            commits: self.commits.clone(),
+            fences: self.fences.clone(),
+            appends: self.appends.iter().map(|it| Append { doubtful: true, ..it.clone() }).collect(),
+            partly: true.into(),
+        }
     }
 }
 
@@ -258,6 +270,12 @@ impl Shared {
         }
     }
 
+    /// The run was closed over the head of whoever works on it.
+    pub(super) fn taken_away(&self, run: RunKey) {
+        self.ended(run, || None);
+        self.hints.push(Hint::Ended(run));
+    }
+
     /// What an applied commit means for those who listen.
     pub(super) fn applied(&self, commit: &Commit, due: bool) {
         if matches!(commit.leaves, Leaves::Closed(_) | Leaves::Blocked { .. }) {
@@ -300,18 +318,38 @@ pub(super) enum Home {
 pub(super) struct Lane {
     home: Home,
     connection: Option<Connection>,
+    /// The program's own runtime, on which the bodies of transactional steps run.
+    pub(super) bodies: Handle,
+}
+
+/// A writer that has begun.
+pub(super) struct Writing {
+    pub(super) requests: mpsc::Sender<Request>,
+    /// Ends it where it is.
+    pub(super) stop: CancellationToken,
 }
 
 impl Lane {
-    pub(super) fn new(home: Home, connection: Connection) -> Self {
-        Self { home, connection: Some(connection) }
-    }
-
-    /// Starts the lane's writer.
-    pub(super) fn spawn(self, shared: &Arc<Shared>, queue_max: usize) -> (mpsc::Sender<Request>, JoinHandle<()>) {
+    /// Starts a lane's writer once it is connected. It has a thread of its own: between two statements of a transaction,
+    /// while everybody waits, it does not queue behind the program's other tasks. It ends when nobody can ask it any more.
+    pub(super) async fn begin(home: Home, shared: &Arc<Shared>, queue_max: usize) -> Result<Writing, sqlx::Error> {
         let (requests, queue) = mpsc::channel(queue_max.max(1));
-        let writer = Writer { lane: self, shared: Arc::clone(shared) };
-        (requests, tokio::spawn(writer.run(queue)))
+        let (connected, outcome) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let lane = Self { home, connection: None, bodies: Handle::current() };
+        let mut writer = Writer { lane, shared: Arc::clone(shared) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = async move {
+            let connection = writer.lane.connection().await.map(drop);
+            let begins = connection.is_ok();
+            if connected.send(connection).is_ok() && begins {
+                stopped.run_until_cancelled(writer.run(queue)).await;
+            }
+        };
+        std::thread::Builder::new().name("aldis-writer".to_owned()).spawn(move || runtime.block_on(work))?;
+        outcome.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?;
+        Ok(Writing { requests, stop })
     }
 
     /// The connection, made anew if it was lost.
@@ -687,11 +725,17 @@ impl Round {
                 self.accepts.push(answer);
             }
             Request::Receive(input, answer) => {
-                // No namespace holds a space.
+                // No namespace holds a space. Whether a change of a lane, or a run under an id that was asked for, is taken is
+                // known only once it is written, so the next one waits for it.
                 let of = format!("{} {}", input.namespace, input.thread);
-                let names =
-                    [Some(&input.id).map(|id| format!("id {id}")), input.key.as_ref().map(|key| format!("key {key}"))];
-                let names: Vec<(String, String)> = names.into_iter().flatten().map(|name| (of.clone(), name)).collect();
+                let names = [
+                    Some(format!("id {}", input.id)),
+                    input.key.as_ref().map(|key| format!("key {key}")),
+                    input.lane.as_ref().map(|change| format!("lane {}", change.lane)),
+                ];
+                let run = input.turn.named.then(|| (input.namespace.to_string(), input.turn.id.to_string()));
+                let names = names.into_iter().flatten().map(|name| (of.clone(), name));
+                let names: Vec<(String, String)> = names.chain(run).collect();
                 if names.iter().any(|name| self.ids.contains(name)) {
                     return self.later.push_back(Request::Receive(input, answer));
                 }
@@ -707,19 +751,126 @@ impl Round {
         }
     }
 
-    /// Takes out the commits of turns, which lock threads before runs: where rows are locked one by one, they are a
-    /// transaction of their own.
-    fn split_turns(&mut self) -> Self {
-        let mut turns = Self::default();
-        let batch = std::mem::take(&mut self.batch);
-        let asked = std::mem::take(&mut self.asked);
-        self.batch = Batch { arrivals: batch.arrivals, appends: batch.appends, ..Batch::default() };
+    fn parts(self) -> (Parts, AskedOf) {
+        let Self { batch, asked, accepts, appends, inputs, input_answers, .. } = self;
+        (Parts { batch, inputs }, AskedOf { commits: asked, accepts, appends, inputs: input_answers })
+    }
+
+    /// Each part as a round of its own.
+    fn each(parts: Parts, asked: AskedOf) -> Vec<Self> {
+        let Parts { batch, inputs } = parts;
+        let partly = batch.partly.load(Ordering::Relaxed);
+        let round = || Self { batch: Batch { partly: partly.into(), ..Batch::default() }, ..Self::default() };
+        let mut rounds = Vec::new();
+        for (arrival, answer) in batch.arrivals.into_iter().zip(asked.accepts) {
+            let mut one = round();
+            one.batch.arrivals.push(arrival);
+            one.accepts.push(answer);
+            rounds.push(one);
+        }
+        for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked.commits) {
+            let mut one = round();
+            one.batch.commit(commit, fence);
+            one.asked.push(asked);
+            rounds.push(one);
+        }
+        for (append, answer) in batch.appends.into_iter().zip(asked.appends) {
+            let mut one = round();
+            one.batch.appends.push(append);
+            one.appends.push(answer);
+            rounds.push(one);
+        }
+        for (input, answer) in inputs.into_iter().zip(asked.inputs) {
+            rounds.push(Self { inputs: vec![input], input_answers: vec![answer], ..round() });
+        }
+        rounds
+    }
+
+    /// As transactions that share no rows to lock in another order: the commits of turns lock threads before runs, inputs
+    /// make threads.
+    fn split(self) -> [Self; 3] {
+        let Self { batch, asked, accepts, appends, inputs, input_answers, .. } = self;
+        let inputs = Self { inputs, input_answers, ..Self::default() };
+        let (mut runs, mut turns) = (Self { accepts, appends, ..Self::default() }, Self::default());
+        runs.batch = Batch { arrivals: batch.arrivals, appends: batch.appends, ..Batch::default() };
         for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked) {
-            let round = if commit.thread.is_some() { &mut turns } else { &mut *self };
+            let round = if commit.thread.is_some() { &mut turns } else { &mut runs };
             round.batch.commit(commit, fence);
             round.asked.push(asked);
         }
-        turns
+        [runs, turns, inputs]
+    }
+}
+
+/// What one transaction writes.
+#[derive(Default)]
+struct Parts {
+    batch: Batch,
+    inputs: Vec<Input>,
+}
+
+/// What it came to.
+struct Written {
+    facts: Facts,
+    took: Took,
+    /// An earlier try may have landed.
+    doubtful: bool,
+}
+
+/// Whom its parts are answered to.
+#[derive(Default)]
+struct AskedOf {
+    commits: Vec<Asked>,
+    accepts: Vec<Answer<AcceptAnswer>>,
+    appends: Vec<Answer<()>>,
+    inputs: Vec<Answer<InputAnswer>>,
+}
+
+impl Parts {
+    fn len(&self) -> usize {
+        self.batch.len() + self.inputs.len()
+    }
+
+    async fn write(&self, mut tx: CallerTx<'_>, doubtful: bool) -> Result<Written, sqlx::Error> {
+        let Self { batch, inputs } = self;
+        let doubtful = batch.partly.fetch_or(doubtful, Ordering::Relaxed) || doubtful;
+        let frame = if inputs.is_empty() { Frame::Whole } else { Frame::Opens };
+        let facts = if batch.len() == 0 {
+            Facts::default()
+        } else if doubtful && !batch.appends.is_empty() {
+            // Only then do appends have to look at what is there.
+            super::commit::write(tx.again(), &batch.doubted(), frame).await?
+        } else {
+            super::commit::write(tx.again(), batch, frame).await?
+        };
+        let took = match inputs.as_slice() {
+            [] => Took::default(),
+            inputs => {
+                let frame = if batch.len() == 0 { Frame::Whole } else { Frame::Closes };
+                receive::receive_all(tx, inputs, doubtful, frame).await?
+            }
+        };
+        Ok(Written { facts, took, doubtful })
+    }
+}
+
+impl AskedOf {
+    fn fail(self, error: &Error) {
+        for answer in self.commits {
+            let _ = match answer {
+                Asked::Commit(answer) => answer.send(Err(error.clone())).is_ok(),
+                Asked::Start(_, answer) => answer.send(Err(error.clone())).is_ok(),
+            };
+        }
+        for answer in self.accepts {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for answer in self.appends {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for answer in self.inputs {
+            let _ = answer.send(Err(error.clone()));
+        }
     }
 }
 
@@ -753,19 +904,15 @@ impl Writer {
             let after = std::mem::take(&mut round.after);
             let starts = std::mem::take(&mut round.starts);
             let start_answers = std::mem::take(&mut round.start_answers);
-            let inputs = std::mem::take(&mut round.inputs);
-            let input_answers = std::mem::take(&mut round.input_answers);
-            let turns = if self.lane.locks_rows() { round.split_turns() } else { Round::default() };
-            for round in [round, turns] {
-                if round.batch.len() > 0 {
+            if self.lane.locks_rows() {
+                for round in round.split() {
                     self.write(round).await;
                 }
+            } else {
+                self.write(round).await;
             }
             if !starts.is_empty() {
                 self.begin(starts, start_answers).await;
-            }
-            if !inputs.is_empty() {
-                self.receive(inputs, input_answers).await;
             }
             for request in after {
                 match request {
@@ -835,89 +982,42 @@ impl Writer {
         }
     }
 
-    /// Writes a batch and answers everybody in it.
+    /// Writes a round in one transaction and answers everybody in it.
     async fn write(&mut self, round: Round) {
-        let Round { batch, asked, accepts, appends, .. } = round;
-        let alone = batch.len() == 1;
-        let batch = Arc::new(batch);
-        match self.write_batch(&batch).await {
-            Ok((facts, doubtful)) => self.answer(&batch, facts, doubtful, asked, accepts, appends),
+        let (parts, asked) = round.parts();
+        if parts.len() == 0 {
+            return;
+        }
+        let parts = Arc::new(parts);
+        let written = self
+            .physical("write a batch", |tx, doubtful| {
+                let parts = Arc::clone(&parts);
+                Box::pin(async move { parts.write(tx, doubtful).await })
+            })
+            .await;
+        match written {
+            Ok((written, _)) => self.answer(&parts, written, asked),
             // Something in it the database cannot take: each is tried alone, so that it hurts nobody else.
-            Err(failed) if failed.refused && !alone => {
-                let Some(batch) = Arc::into_inner(batch) else { return };
-                let partly = batch.partly.load(Ordering::Relaxed);
-                let round = || Round { batch: Batch { partly: partly.into(), ..Batch::default() }, ..Round::default() };
-                for (arrival, answer) in batch.arrivals.into_iter().zip(accepts) {
-                    let mut one = round();
-                    one.batch.arrivals.push(arrival);
-                    one.accepts.push(answer);
-                    Box::pin(self.write(one)).await;
-                }
-                for ((commit, fence), asked) in batch.commits.into_iter().zip(batch.fences).zip(asked) {
-                    let mut one = round();
-                    one.batch.commit(commit, fence);
-                    one.asked.push(asked);
-                    Box::pin(self.write(one)).await;
-                }
-                for (append, answer) in batch.appends.into_iter().zip(appends) {
-                    let mut one = round();
-                    one.batch.appends.push(append);
-                    one.appends.push(answer);
+            Err(failed) if failed.refused && parts.len() > 1 => {
+                let Some(parts) = Arc::into_inner(parts) else { return };
+                for one in Round::each(parts, asked) {
                     Box::pin(self.write(one)).await;
                 }
             }
-            Err(failed) => {
-                let error = failed.error();
-                for answer in accepts {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                for answer in asked {
-                    let _ = match answer {
-                        Asked::Commit(answer) => answer.send(Err(error.clone())).is_ok(),
-                        Asked::Start(_, answer) => answer.send(Err(error.clone())).is_ok(),
-                    };
-                }
-                for answer in appends {
-                    let _ = answer.send(Err(error.clone()));
-                }
-            }
+            Err(failed) => asked.fail(&failed.error()),
         }
     }
 
-    async fn write_batch(&mut self, batch: &Arc<Batch>) -> Result<(Facts, bool), Failed> {
-        let written = self.physical("write a batch", |tx, doubtful| {
-            let batch = Arc::clone(batch);
-            Box::pin(async move {
-                let doubtful = batch.partly.fetch_or(doubtful, Ordering::Relaxed) || doubtful;
-                if doubtful && !batch.appends.is_empty() {
-                    // Only then do appends have to look at what is there.
-                    let appends = batch.appends.iter().map(|it| Append { doubtful, ..it.clone() }).collect();
-                    let (arrivals, commits) = (batch.arrivals.clone(), batch.commits.clone());
-                    let again = Batch { arrivals, commits, fences: batch.fences.clone(), appends, partly: true.into() };
-                    return Ok((super::commit::write(tx, &again, Frame::Whole).await?, doubtful));
-                }
-                Ok((super::commit::write(tx, &batch, Frame::Whole).await?, doubtful))
-            })
-        });
-        Ok(written.await?.0)
-    }
-
-    fn answer(
-        &self,
-        batch: &Batch,
-        facts: Facts,
-        doubtful: bool,
-        asked: Vec<Asked>,
-        accepts: Vec<Answer<AcceptAnswer>>,
-        appends: Vec<Answer<()>>,
-    ) {
+    fn answer(&self, parts: &Parts, written: Written, asked: AskedOf) {
         let shared = &self.shared;
+        let Written { facts, took, doubtful } = written;
         for thread in &facts.shown {
             shared.shown(*thread);
         }
         if facts.due {
             shared.due();
         }
+        let batch = &parts.batch;
         let accepted: Vec<_> = batch
             .arrivals
             .iter()
@@ -925,13 +1025,13 @@ impl Writer {
             .map(|(arrival, fact)| (arrival, super::accept::answer(arrival, &fact, doubtful)))
             .collect();
         super::accept::announce(shared, accepted.iter().map(|(arrival, answer)| (*arrival, answer)));
-        for ((_, answer), asked) in accepted.into_iter().zip(accepts) {
+        for ((_, answer), asked) in accepted.into_iter().zip(asked.accepts) {
             // Nobody in this loop is waited for: who has gone, has gone.
             let _ = asked.send(Ok(answer));
         }
         let mut applied = 0;
-        let mut answers = Vec::with_capacity(asked.len());
-        for ((commit, fact), asked) in batch.commits.iter().zip(facts.commits).zip(asked) {
+        let mut answers = Vec::with_capacity(asked.commits.len());
+        for ((commit, fact), asked) in batch.commits.iter().zip(facts.commits).zip(asked.commits) {
             let verdict = fact.verdict(commit, doubtful);
             if verdict == Verdict::Applied {
                 let due = match fact {
@@ -961,8 +1061,12 @@ impl Writer {
         for append in &batch.appends {
             shared.shown(ThreadKey(append.run.0));
         }
-        for asked in appends {
+        for asked in asked.appends {
             let _ = asked.send(Ok(()));
+        }
+        receive::announce(shared, &took);
+        for (answer, asked) in took.answers.into_iter().zip(asked.inputs) {
+            let _ = asked.send(Ok(answer));
         }
     }
 
@@ -986,43 +1090,6 @@ impl Writer {
                 let Some(starts) = Arc::into_inner(starts) else { return };
                 for (start, answer) in starts.into_iter().zip(answers) {
                     Box::pin(self.begin(vec![start], vec![answer])).await;
-                }
-            }
-            Err(failed) => {
-                let error = failed.error();
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
-                }
-            }
-        }
-    }
-
-    /// Inputs to threads: a transaction of their own.
-    async fn receive(&mut self, mut inputs: Vec<Input>, mut answers: Vec<Answer<InputAnswer>>) {
-        let takeable = receive::takeable(&inputs);
-        if takeable < inputs.len() {
-            let (later, answers_of_later) = (inputs.split_off(takeable), answers.split_off(takeable));
-            Box::pin(self.receive(inputs, answers)).await;
-            return Box::pin(self.receive(later, answers_of_later)).await;
-        }
-        let inputs = Arc::new(inputs);
-        let took = self
-            .physical("receive inputs", |tx, doubtful| {
-                let inputs = Arc::clone(&inputs);
-                Box::pin(async move { receive::receive_all(tx, &inputs, doubtful).await })
-            })
-            .await;
-        match took {
-            Ok((took, _)) => {
-                receive::announce(&self.shared, &took);
-                for (answer, asked) in took.answers.into_iter().zip(answers) {
-                    let _ = asked.send(Ok(answer));
-                }
-            }
-            Err(failed) if failed.refused && inputs.len() > 1 => {
-                let Some(inputs) = Arc::into_inner(inputs) else { return };
-                for (input, answer) in inputs.into_iter().zip(answers) {
-                    Box::pin(self.receive(vec![input], vec![answer])).await;
                 }
             }
             Err(failed) => {

@@ -568,9 +568,9 @@ impl World {
 fn turn(journal: &[Recorded]) -> Option<String> {
     let Event::RunQueued(queued) = &journal.first()?.event else { return None };
     let input: TurnInput = queued.input.read().ok().filter(|_| queued.workflow.starts_with("turn:"))?;
-    let ids = input.first.iter().filter_map(|signal| {
-        let signal: serde_json::Value = signal.read().ok()?;
-        Some(signal["id"].as_str()?.to_owned())
+    let ids = input.first.iter().chain(&input.said).filter_map(|said| {
+        let said: serde_json::Value = said.read().ok()?;
+        Some(said["id"].as_str()?.to_owned())
     });
     Some(format!("{} of {} on {}", queued.workflow, ids.collect::<Vec<_>>().join("+"), input.thread))
 }

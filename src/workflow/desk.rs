@@ -263,7 +263,8 @@ impl Desk {
     pub(crate) fn add_message(&self, message: NewMessage) {
         let mut state = self.state();
         let (id, role, size) = (message.id.clone(), message.role.to_owned(), message.row.size() as u64);
-        state.asked.push(Event::MessageAdded(crate::journal::MessageAdded { id, role, size }));
+        let again = message.again;
+        state.asked.push(Event::MessageAdded(crate::journal::MessageAdded { id, role, size, again }));
         let messages = &mut state.effects.thread.messages;
         match messages.iter_mut().find(|it| it.id == message.id) {
             // Both leave with the same commit: the later form is the one that stays.

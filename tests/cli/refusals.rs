@@ -133,7 +133,7 @@ fn a_bench_of_nothing_is_refused() {
 #[test]
 fn an_address_that_others_can_reach_needs_keys() {
     let place = Place::sqlite();
-    insta::assert_snapshot!(refused(&place, &["serve", "--listen", "0.0.0.0:0"]), @"aldis: 0.0.0.0:0 can be reached from other machines, and nobody would have to prove who they are; make a key first (`aldis keys create NAME`), or listen on 127.0.0.1");
+    insta::assert_snapshot!(refused(&place, &["serve", "--listen", "0.0.0.0:0"]), @"aldis: 0.0.0.0:0 can be reached from other machines, and nobody would have to prove who they are; make a key first (`aldis keys create NAME`), have tokens checked (`--jwt-keys`), or listen on 127.0.0.1");
     let made = place.aldis(&["keys", "create", "phone", "--resource", "ann", "--json"]).json().remove(0);
     let secret = made["key"].as_str().unwrap();
     let listed = place.aldis(&["keys", "list", "--json"]);
@@ -144,4 +144,33 @@ fn an_address_that_others_can_reach_needs_keys() {
     assert_eq!(going.stop(), 0);
     assert_eq!(place.aldis(&["keys", "revoke", made["id"].as_str().unwrap()]).code, 0);
     insta::assert_snapshot!(refused(&place, &["keys", "revoke", "none"]), @r#"aldis: there is no key "none"; see `aldis keys list`"#);
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn tokens_that_could_be_made_by_anybody_are_refused() {
+    let place = Place::sqlite();
+    let file = |name: &str, text: &str| std::fs::write(place.folder.path().join(name), text).unwrap();
+    file("secret", "too-short\n");
+    file("keys.json", "{}");
+    insta::assert_snapshot!(refused(&place, &["serve", "--jwt-secret-file", "secret"]), @"aldis: the secret has 9 bytes; one for HS256 has at least 32, made by chance (`openssl rand -hex 32`)");
+    insta::assert_snapshot!(refused(&place, &["serve", "--jwt-secret-file", "none"]), @"aldis: the secret in none cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(refused(&place, &["serve", "--jwt-keys", "keys.json"]), @"aldis: keys.json is no JSON Web Key Set: expected an object with a list `keys`");
+    insta::assert_snapshot!(refused(&place, &["serve", "--jwt-keys", "none"]), @"aldis: the keys in none cannot be read: No such file or directory (os error 2)");
+    let both = place.aldis_under(
+        &[("ALDIS_JWT_SECRET", "a-secret-of-thirty-two-bytes-or-more")],
+        &["serve", "--jwt-keys", "keys.json"],
+    );
+    assert_eq!(both.code, 2, "{both:?}");
+    insta::assert_snapshot!(both.err.trim_end(), @"aldis: tokens are signed in one way: --jwt-keys, --jwt-secret-file or ALDIS_JWT_SECRET, not several");
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn a_server_of_tokens_can_be_reached_without_a_key() {
+    let place = Place::sqlite();
+    std::fs::write(place.folder.path().join("secret"), "a-secret-of-thirty-two-bytes-or-more\n").unwrap();
+    let going = place.begin(&["serve", "--listen", "0.0.0.0:0", "--jwt-secret-file", "secret"]);
+    assert!(going.first.ends_with("to those who have a key or a token"), "{}", going.first);
+    assert_eq!(going.stop(), 0);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use aldis::intake::SendOptions;
+use aldis::message::NewSignal;
+use serde_json::{Value, json};
 
 use crate::support::Place;
 
@@ -65,12 +67,56 @@ async fn runs_that_wait_are_listed_with_their_calls() {
     let call = &listed[0]["calls"][0];
     assert_eq!((call["tool"].as_str(), call["args"]["order"].as_str()), (Some("refund"), Some("A-1")));
     assert_eq!(call["requires_approval"], true);
+    let history = place.aldis(&["thread", "t"]).out;
+    let call = call["call"].as_str().unwrap();
+    assert!(
+        history.ends_with(&format!("[refund {{\"order\":\"A-1\",\"cents\":100}} waits for an answer: call {call}]\n")),
+        "{history}"
+    );
+    assert!(history.contains("[add {\"a\":1,\"b\":2} is under way]"), "{history}");
     let table = place.aldis(&["approvals", "--thread", "t", "--since", "1h"]).out;
     assert!(table.starts_with("THREAD  OWNER  AGENT") && table.contains("refund"), "{table}");
     for others in [["--resource", "bob"], ["--until", "1h"]] {
         let nothing = place.aldis(&["approvals", "--json", others[0], others[1]]);
         assert_eq!((nothing.code, nothing.out.as_str()), (0, ""), "{nothing:?}");
     }
+}
+
+// T13.14: a call of a tool that runs elsewhere is found in the history, answered, and its turn's options go on with it.
+#[tokio::test]
+async fn what_a_tool_came_to_elsewhere_is_answered() {
+    let place = Place::sqlite();
+    let worker = place.begin(&["work", "--json"]);
+    let client = aldis::Aldis::open(&place.store).connect().await.unwrap();
+    let thread = client.agent("demo").thread("t", "cli").unwrap();
+    let look = json!({ "description": "Looks.", "inputSchema": { "type": "object" } });
+    let turn = json!({ "clientTools": { "look": look }, "maxSteps": 3 });
+    let options = SendOptions { turn, ..SendOptions::default() };
+    let sent =
+        thread.send_with(NewSignal::user("/call look {\"at\":1}\n/call look {\"at\":2}"), options).await.unwrap();
+    client.store().close().await;
+    place.until(sent.run.unwrap().as_str(), "completed").await;
+    let history = place.aldis(&["thread", "t"]).out;
+    let calls: Vec<&str> =
+        history.split("has no result: call ").skip(1).map(|it| it.split(']').next().unwrap()).collect();
+    assert_eq!(calls.len(), 2, "{history}");
+    let refused = |args: &[&str]| place.aldis(&[&["answer", "t"], args].concat());
+    insta::assert_snapshot!(refused(&["nobody's", "1"]).err, @"aldis: no call nobody's waits for an answer on thread t: no active or suspended run was found for it; `aldis approvals` says where one waits");
+    insta::assert_snapshot!(refused(&["c", "shut"]).err, @"aldis: the result of call c is not JSON: expected value at line 1 column 1; a text is written '\"so\"'");
+    insta::assert_snapshot!(refused(&["c", "1", "d"]).err, @"aldis: call d has no result: give CALL JSON, in pairs");
+    let answered = place.aldis(&["answer", "t", calls[0], "\"shut\"", calls[1], "{\"open\":true}", "--json"]);
+    let run = answered.json()[0]["run"].as_str().unwrap_or_else(|| panic!("{answered:?}")).to_owned();
+    place.until(&run, "completed").await;
+    let history = place.aldis(&["thread", "t"]).out;
+    assert!(
+        history.contains("[look {\"at\":1} result: \"shut\"]\n  [look {\"at\":2} result: {\"open\":true}]"),
+        "{history}"
+    );
+    let begun = &place.aldis(&["journal", &run, "--json"]).json()[0];
+    assert_eq!(begun["input"]["options"]["maxSteps"], 3, "{begun}");
+    let again = place.aldis(&["answer", "t", calls[0], "\"open\"", calls[1], "{\"open\":true}"]);
+    assert!(again.code == 2 && again.err.contains("answered"), "{again:?}");
+    assert_eq!(worker.stop(), 0);
 }
 
 /// Waits until a call waits for an answer.

@@ -201,3 +201,17 @@ test('a thread is made, changed and deleted (H10.3 to H10.5)', async () => {
   assert.deepEqual(await thread.delete(), { result: 'Thread deleted' });
   await assert.rejects(thread.get(), error => error.status === 404);
 });
+
+test('messages are deleted by their ids alone (H10.7)', async () => {
+  const { seen, subscription, read } = await follow(agent, 'forget');
+  const sent = await agent.sendMessage({ message: 'A secret', ...to('forget') });
+  await seen.one('finish');
+  const thread = client.getMemoryThread({ threadId: 'forget', agentId: 'demo' });
+  const told = await thread.deleteMessages(sent.signal.id);
+  assert.deepEqual(told, { success: true, message: '1 message deleted successfully' });
+  const { messages } = await thread.listMessages();
+  assert.deepEqual(messages.map(row => row.role), ['assistant']);
+  assert.equal(messages[0].content.metadata.modelId, 'offline');
+  subscription.unsubscribe();
+  await read;
+});

@@ -5,7 +5,7 @@ use aldis::run::{IdempotencyKey, IfClosed, IfOpen, KeyKept, StartOptions};
 use aldis::runtime::Start;
 use aldis::store::{CallerTx, Filter, Kind, Started};
 use aldis::testing::Crash;
-use aldis::{Context, Failure, Signal, Step, Workflow};
+use aldis::{Context, Failure, Signal, Step, StepContext, Workflow};
 
 use crate::support::{code, id, kit, secs};
 
@@ -69,6 +69,33 @@ each_store! {
         let ended = kit.run_to_end(&second).await?;
         assert_eq!(format!("{:?}", ended.outcome), r#"Completed("2 hello")"#);
         assert_eq!(first.row().await?.status.word(), "terminated");
+        kit.finish().await?;
+    }
+
+    async fn a_run_that_makes_way_is_told_to_stop_what_it_does(kind) {
+        let (tells, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let busy = Workflow::new("busy", move |cx: Context, text: String| {
+            let tells = tells.clone();
+            let body = move |step: StepContext, text: String| {
+                let tells = tells.clone();
+                async move {
+                    if text == "first" {
+                        tells.send("begun").expect("somebody listens");
+                        step.cancelled().cancelled().await;
+                        tells.send("stopped").expect("somebody listens");
+                    }
+                    Ok::<_, Failure>(text)
+                }
+            };
+            async move { cx.step(&NOTE, text, body).await.map_err(Failure::from) }
+        });
+        let kit = kit(kind).workflow(busy).start().await?;
+        kit.run_as("r", "busy", "first").await?;
+        assert_eq!(told.recv().await, Some("begun"));
+        let options = StartOptions { if_open: IfOpen::TerminateAndStart, ..named("r") };
+        let (second, _) = kit.start("busy", Payload::of("second").unwrap(), options).await?;
+        assert_eq!(told.recv().await, Some("stopped"));
+        assert_eq!(kit.run_to_end(&second).await?.signals_unread, 0);
         kit.finish().await?;
     }
 

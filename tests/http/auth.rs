@@ -1,6 +1,6 @@
 //! Who may come in: every route refuses a stranger, and keeps a neighbour from what is Ann's.
 
-use aldis::http::Options;
+use aldis::http::{Keys, Options};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ async fn ask(served: &Served, method: &str, path: &str, key: Option<&str>, body:
     served.ask(request(method, path, key, body)).await
 }
 
-/// Every route, with what it is asked of Ann's thread and run; and what a neighbour gets: a refusal, or a list without it.
-fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
+/// Every route, with what it is asked of Ann's thread, run and message; and what a neighbour gets: a refusal, or a list without it.
+fn routes(run: &str, message: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
     let agent = |path: &str| format!("/api/agents/demo/{path}");
     let hers = json!({ "threadId": "t", "resourceId": "ann" });
     let with = |more: Value| {
@@ -44,6 +44,13 @@ fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
             with(json!({ "state": { "id": "l", "cacheKey": "k", "contents": "x" } })),
             Refused,
         ),
+        (
+            "POST",
+            agent("generate"),
+            json!({ "messages": "x", "memory": { "thread": "t", "resource": "ann" } }),
+            Refused,
+        ),
+        ("POST", agent("stream"), json!({ "messages": "x", "threadId": "t", "resourceId": "ann" }), Refused),
         ("POST", agent("threads/cancel-queued"), with(json!({ "signalIds": ["x"] })), Refused),
         ("POST", agent("threads/subscribe"), hers.clone(), Refused),
         ("GET", agent("threads/subscribe?threadId=t"), json!({}), Refused),
@@ -57,6 +64,7 @@ fn routes(run: &str) -> Vec<(&'static str, String, Value, Neighbour)> {
         ("GET", "/api/memory/threads?resourceId=ann".into(), json!({}), Finds("threads")),
         ("GET", "/api/memory/threads/t".into(), json!({}), Refused),
         ("GET", "/api/memory/threads/t/messages?resourceId=ann".into(), json!({}), Refused),
+        ("POST", "/api/memory/messages/delete".into(), json!({ "messageIds": message, "resourceId": "ann" }), Sees),
         ("POST", "/api/memory/threads".into(), json!({ "threadId": "t", "resourceId": "ann", "title": "x" }), Refused),
         ("PATCH", "/api/memory/threads/t".into(), json!({ "title": "x" }), Refused),
         ("DELETE", "/api/memory/threads/t".into(), json!({}), Refused),
@@ -82,7 +90,7 @@ enum Neighbour {
 
 each_store! {
     async fn strangers_and_neighbours_are_refused_on_every_route(kind) {
-        let served = Served::with(kind, Options { keys: true, ..Options::default() }).await?;
+        let served = Served::with(kind, Options { keys: Keys::Required, ..Options::default() }).await?;
         let ann = served.kit.create_key("phone", Some("ann")).await?;
         let bob = served.kit.create_key("phone", Some("bob")).await?;
         let root = served.kit.create_key("desk", None).await?;
@@ -91,7 +99,7 @@ each_store! {
         let sent = ask(&served, "POST", "/api/agents/demo/send-message", Some(&ann.secret), &hers).await.ok();
         served.kit.settle().await?;
         let run = sent["runId"].as_str().unwrap();
-        for (method, path, body, neighbour) in routes(run) {
+        for (method, path, body, neighbour) in routes(run, sent["signal"]["id"].as_str().unwrap()) {
             for key in [None, Some("aldis_0"), Some("Ann")] {
                 let stranger = ask(&served, method, &path, key, &body).await;
                 assert_eq!((stranger.refused().0, stranger.refused().1.as_str()), (401, "unauthorized"), "{path}");
@@ -114,7 +122,7 @@ each_store! {
     }
 
     async fn a_key_that_was_revoked_opens_nothing(kind) {
-        let served = Served::with(kind, Options { keys: true, ..Options::default() }).await?;
+        let served = Served::with(kind, Options { keys: Keys::Required, ..Options::default() }).await?;
         let key = served.kit.create_key("phone", None).await?;
         let with = || Request::get("/api/agents").header("x-api-key", &key.secret).body(Body::empty()).unwrap();
         served.ask(with()).await.ok();

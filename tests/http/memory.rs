@@ -9,6 +9,11 @@ fn ids(listed: &Value, what: &str) -> Vec<String> {
     listed[what].as_array().expect("a list").iter().map(of).collect()
 }
 
+/// A text as a query holds it.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
 /// Puts a note with this id into a thread.
 async fn note(served: &Served, thread: &str, resource: &str, signal: Value) {
     let body = json!({
@@ -141,10 +146,97 @@ each_store! {
         assert_eq!(ids(&until.ok(), "messages"), ["s1"]);
         let after = format!("{path}?filter=%7B%22dateRange%22%3A%7B%22start%22%3A%22{early}%22,%22startExclusive%22%3Atrue%7D%7D");
         assert_eq!(served.get(&after).await.ok()["total"], 2);
-        let metadata = served.get(&format!("{path}?filter=%7B%22metadata%22%3A%7B%22a%22%3A1%7D%7D")).await.refused();
-        assert_eq!((metadata.0, metadata.1.as_str()), (501, "filter_unsupported"));
         let bad = served.get(&format!("{path}?filter=%7B%22dateRange%22%3A%7B%22end%22%3A%22noon%22%7D%7D")).await;
         assert_eq!(bad.json()["issues"][0]["field"], "filter.dateRange.end");
+        served.finish().await?;
+    }
+
+    // H10.6
+    async fn messages_are_found_by_their_metadata(kind) {
+        let served = Served::start(kind).await?;
+        for (id, metadata) in [("s1", json!({ "a": 1, "b": "x" })), ("s2", json!({ "a": 2 })), ("s3", json!({ "a": 1 }))] {
+            // Texts may hold what databases cannot look into.
+            let contents = format!("a \u{0}zero and a \\\u{0} {id}");
+            let signal = json!({ "id": id, "type": "notification", "contents": contents, "metadata": metadata });
+            note(&served, "t", "ann", signal).await;
+        }
+        let said = json!({ "id": "m1", "role": "user", "content": "Hello", "metadata": { "a": 1, "n": null } });
+        let memory = json!({ "thread": "t", "resource": "ann" });
+        served.post("/api/agents/demo/generate", json!({ "messages": [said], "memory": memory })).await.ok();
+        let found = async |wanted: Value| {
+            let filter = json!({ "metadata": wanted }).to_string();
+            let path = format!("/api/memory/threads/t/messages?filter={}", encoded(&filter));
+            let listed = served.get(&path).await.ok();
+            assert_eq!(listed["total"], ids(&listed, "messages").len());
+            ids(&listed, "messages")
+        };
+        assert_eq!(found(json!({ "a": 1 })).await, ["s1", "s3", "m1"]);
+        assert_eq!(found(json!({ "a": 1, "b": "x" })).await, ["s1"]);
+        assert_eq!(found(json!({ "n": null })).await, ["m1"]);
+        assert_eq!(found(json!({ "a": "1" })).await, Vec::<String>::new());
+        // Of an answer: who has made it.
+        assert_eq!(found(json!({ "provider": "offline" })).await.len(), 1);
+        let nested = json!({ "metadata": { "a": { "b": 1 } } }).to_string();
+        let refused = served.get(&format!("/api/memory/threads/t/messages?filter={}", encoded(&nested))).await;
+        assert_eq!(refused.json()["issues"][0]["field"], "filter.metadata");
+        served.finish().await?;
+    }
+
+    // H10.6
+    async fn messages_of_another_thread_of_the_owner_are_included(kind) {
+        let served = Served::start(kind).await?;
+        for (thread, resource, id) in [("t1", "ann", "a1"), ("t2", "ann", "b1"), ("t1", "ann", "a2"), ("t2", "ann", "b2"), ("t3", "bob", "c1")] {
+            note(&served, thread, resource, json!({ "id": id, "type": "notification", "contents": id })).await;
+            served.kit.advance(std::time::Duration::from_secs(1)).await?;
+        }
+        let including = async |include: Value| {
+            let path = format!("/api/memory/threads/t1/messages?perPage=1&include={}", encoded(&include.to_string()));
+            served.get(&path).await
+        };
+        let listed = including(json!([{ "id": "b1", "threadId": "t2", "withNextMessages": 1 }, { "id": "a1" }])).await.ok();
+        assert_eq!(ids(&listed, "messages"), ["a1", "b1", "a2", "b2"]);
+        assert_eq!((&listed["total"], &listed["messages"][1]["threadId"]), (&json!(2), &json!("t2")));
+        let nowhere = including(json!([{ "id": "x", "threadId": "none" }])).await.ok();
+        assert_eq!(ids(&nowhere, "messages"), ["a2"]);
+        let foreign = including(json!([{ "id": "c1", "threadId": "t3" }])).await.refused();
+        assert_eq!((foreign.0, foreign.1.as_str()), (403, "thread_foreign"));
+        served.finish().await?;
+    }
+
+    // H10.7
+    async fn messages_are_deleted_by_their_ids_alone(kind) {
+        let served = Served::start(kind).await?;
+        for (thread, resource, id) in [("t1", "ann", "a1"), ("t1", "ann", "a2"), ("t2", "ann", "b1"), ("t2", "ann", "b2"), ("t3", "bob", "c1")] {
+            note(&served, thread, resource, json!({ "id": id, "type": "notification", "contents": id })).await;
+        }
+        let delete = async |body: Value| served.post("/api/memory/messages/delete?agentId=demo", body).await;
+        let told = |message: &str| json!({ "success": true, "message": message });
+        assert_eq!(delete(json!({ "messageIds": "a1" })).await.ok(), told("1 message deleted successfully"));
+        assert_eq!(delete(json!({ "messageIds": "a1" })).await.ok(), told("0 messages deleted successfully"));
+        let several = json!({ "messageIds": ["a2", { "id": "b1" }, "b1", "none"] });
+        assert_eq!(delete(several).await.ok(), told("2 messages deleted successfully"));
+        assert_eq!(delete(json!({ "messageIds": { "id": "c1" } })).await.ok(), told("1 message deleted successfully"));
+        for (thread, left) in [("t1", vec![]), ("t2", vec!["b2"]), ("t3", vec![])] {
+            let listed = served.get(&format!("/api/memory/threads/{thread}/messages")).await.ok();
+            assert_eq!(ids(&listed, "messages"), left);
+        }
+        assert_eq!(delete(json!({ "messageIds": [] })).await.json()["issues"][0]["field"], "messageIds");
+        assert_eq!(delete(json!({})).await.refused().0, 400);
+        served.finish().await?;
+    }
+
+    // H10.7: the wire names no thread, and ids are unique per thread only.
+    async fn a_message_that_could_be_one_of_two_is_not_deleted(kind) {
+        let served = Served::start(kind).await?;
+        for (thread, resource) in [("t1", "ann"), ("t2", "bob")] {
+            note(&served, thread, resource, json!({ "id": "same", "type": "notification", "contents": "x" })).await;
+        }
+        let delete = async |body: Value| served.post("/api/memory/messages/delete", body).await;
+        let refused = delete(json!({ "messageIds": "same" })).await.refused();
+        assert_eq!((refused.0, refused.1.as_str()), (409, "message_ambiguous"));
+        delete(json!({ "messageIds": "same", "threadId": "t1" })).await.ok();
+        assert_eq!(served.get("/api/memory/threads/t1/messages").await.ok()["total"], 0);
+        assert_eq!(served.get("/api/memory/threads/t2/messages").await.ok()["total"], 1);
         served.finish().await?;
     }
 
@@ -158,6 +250,7 @@ each_store! {
         let call = row["content"]["parts"].as_array().unwrap().iter().find(|it| it["type"] == "tool-invocation").unwrap();
         let call = &call["toolInvocation"];
         assert_eq!((&call["state"], &call["toolName"], &call["result"]), (&json!("result"), &json!("add"), &json!(3)));
+        assert_eq!(row["content"]["metadata"], json!({ "modelId": "offline", "provider": "offline" }));
         served.finish().await?;
     }
 }

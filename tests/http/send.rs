@@ -65,6 +65,22 @@ each_store! {
         served.finish().await?;
     }
 
+    // T12.4, H13.7
+    async fn an_abort_drops_what_waits_if_it_is_asked_to(kind) {
+        let served = Served::start(kind).await?;
+        served.say("/call refund {\"order\":\"A-1\",\"cents\":1}").await?;
+        for path in ["send-message", "queue-message"] {
+            let body = json!({ "message": path, "resourceId": "ann", "threadId": "t" });
+            served.post(&format!("/api/agents/demo/{path}"), body).await.ok();
+        }
+        let abort = json!({ "threadId": "t", "clearPendingSignals": true });
+        assert_eq!(served.post("/api/agents/demo/threads/abort", abort).await.ok()["aborted"], true);
+        served.kit.run_to_rest().await?;
+        let listed = served.get("/api/memory/threads/t/messages").await.ok();
+        assert_eq!(listed["total"], 2, "{listed}");
+        served.finish().await?;
+    }
+
     // T7.5, H4.7, H6.1, H6.4
     async fn a_signal_is_kept_or_dropped_as_it_asks(kind) {
         let served = Served::start(kind).await?;

@@ -3,9 +3,9 @@ use aldis::agent::model::{
     Usage,
 };
 use aldis::message::{AssistantPart, Part, PromptMessage, ToolCall, ToolResult};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::server::{Act, KEY, Server, openai};
+use crate::server::{Act, KEY, Server, openai, openai_call as call};
 use crate::support::{asking, heard, told};
 
 const KIND: ProviderKind = ProviderKind::OpenaiCompatible;
@@ -35,18 +35,6 @@ async fn an_answer_in_tiny_pieces_is_the_same_answer() {
         let reply = server.provider(KIND).ask(&asking("Hi"), &Deltas::ignored()).await.expect("an answer");
         assert_eq!(reply.text(), "grüße, 世界 🎈 – und Ende");
     }
-}
-
-fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Value {
-    let mut call = json!({"index": index, "function": {"arguments": arguments}});
-    if let Some(id) = id {
-        call["id"] = json!(id);
-        call["type"] = json!("function");
-    }
-    if let Some(name) = name {
-        call["function"]["name"] = json!(name);
-    }
-    json!({"tool_calls": [call]})
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub enum Act {
     Break(Vec<String>),
     /// Sends these pieces and then nothing more.
     Stall(Vec<String>),
+    /// Sends these pieces, and goes on so once it is told to.
+    Then(Vec<String>, Arc<Notify>, Box<Act>),
     /// Does not answer at all.
     Silence,
     /// Answers with this status, these headers and this body.
@@ -105,7 +107,30 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let act = state.acts.lock().expect("the acts").pop_front().expect("nothing more to do");
     let gone = Gone(Arc::clone(&state));
     state.arrived.notify_one();
-    let pieces: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>> = match act {
+    match act {
+        Act::Silence => std::future::pending().await,
+        Act::Status(status, headers, body) => {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            response.body(Body::from(body)).expect("a response")
+        }
+        streaming => {
+            let pieces = pieces_of(streaming).map(move |piece| {
+                let _held = &gone;
+                piece
+            });
+            let response = Response::builder().header("content-type", "text/event-stream");
+            response.body(Body::from_stream(pieces)).expect("a response")
+        }
+    }
+}
+
+type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+fn pieces_of(act: Act) -> Pieces {
+    match act {
         Act::Stream(pieces) => Box::pin(whole(pieces)),
         Act::Dribble(text) => {
             let pieces: Vec<Vec<u8>> = text.into_bytes().chunks(5).map(<[u8]>::to_vec).collect();
@@ -120,24 +145,15 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Response<Body> {
             Box::pin(whole(pieces).chain(broken))
         }
         Act::Stall(pieces) => Box::pin(whole(pieces).chain(stream::pending())),
-        Act::Silence => {
-            std::future::pending::<()>().await;
-            unreachable!("it is silent")
+        Act::Then(pieces, told, rest) => {
+            let rest = stream::once(async move {
+                told.notified().await;
+                pieces_of(*rest)
+            });
+            Box::pin(whole(pieces).chain(rest.flatten()))
         }
-        Act::Status(status, headers, body) => {
-            let mut response = Response::builder().status(status);
-            for (name, value) in headers {
-                response = response.header(name, value);
-            }
-            return response.body(Body::from(body)).expect("a response");
-        }
-    };
-    let pieces = pieces.map(move |piece| {
-        let _held = &gone;
-        piece
-    });
-    let response = Response::builder().header("content-type", "text/event-stream");
-    response.body(Body::from_stream(pieces)).expect("a response")
+        Act::Silence | Act::Status(..) => panic!("an answer cannot begin again"),
+    }
 }
 
 fn whole(pieces: Vec<String>) -> impl Stream<Item = io::Result<Bytes>> + Send {
@@ -159,6 +175,19 @@ pub fn openai(deltas: &[Value], reason: &str) -> Vec<String> {
 pub fn openai_frame(delta: &Value) -> String {
     let frame = serde_json::json!({"id": "chatcmpl-1", "model": "m-2026", "choices": [{"index": 0, "delta": delta}]});
     format!("data: {frame}\n\n")
+}
+
+/// A piece of a call as OpenAI sends it: with its id and its name in the first one.
+pub fn openai_call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Value {
+    let mut call = serde_json::json!({"index": index, "function": {"arguments": arguments}});
+    if let Some(id) = id {
+        call["id"] = id.into();
+        call["type"] = "function".into();
+    }
+    if let Some(name) = name {
+        call["function"]["name"] = name.into();
+    }
+    serde_json::json!({"tool_calls": [call]})
 }
 
 /// Frames as Anthropic sends them: each event under its own type.

@@ -39,6 +39,7 @@ fn new(key: i64, id: &str, resource: &str, time: i64) -> NewThread {
         resource: resource.into(),
         title: String::new(),
         metadata: json("null"),
+        aside: false,
         at: at(time),
     }
 }
@@ -176,7 +177,7 @@ each_store! {
         assert_eq!(paged(store, thread, all).await, ("s1 s2 s3 s4 s5 s6 s7".into(), 7));
         let between = MessageFilter { from: Some(at(20)), to: Some(at(50)), ..page(0, 9) };
         assert_eq!(paged(store, thread, between).await, ("s2 s3 s5".into(), 3));
-        let around = |id: &str, before, after| Around { id: id.into(), before, after };
+        let around = |id: &str, before, after| Around { id: id.into(), thread: None, before, after };
         let include = vec![around("s3", 1, 1), around("none", 5, 5)];
         assert_eq!(paged(store, thread, MessageFilter { include, ..page(0, 1) }).await, ("s2 s3 s5 s7".into(), 6));
         let include = vec![around("s2", 0, 0)];

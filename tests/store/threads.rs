@@ -37,6 +37,7 @@ pub async fn input(store: &Store, id: &str) -> Input {
         idle: form("idle"),
         turn: NewTurn {
             run: RunKey(keys.start + 1),
+            named: false,
             id: aldis::id::RunId::parse(format!("turn-{id}")).unwrap(),
             seed: uuid::Uuid::nil(),
             workflow: "turn".into(),
@@ -44,8 +45,11 @@ pub async fn input(store: &Store, id: &str) -> Input {
             options: json(r#"{"maxSteps":5}"#),
             follow_ups: 100,
             worker: None,
+            first: None,
         },
         results: Vec::new(),
+        said: Vec::new(),
+        aside: false,
         at: at(10),
         pending_max: 100,
     }
@@ -428,7 +432,7 @@ each_store! {
             let told: Vec<String> = told
                 .filter_map(|hint| match hint {
                     Hint::Signalled { signals, .. } => Some(signals[0].id.clone()),
-                    Hint::Due | Hint::Owned(_) => None,
+                    Hint::Due | Hint::Ended(_) | Hint::Owned(_) => None,
                 })
                 .collect();
             assert_eq!(told, [format!("b{lost}")]);

@@ -9,7 +9,8 @@ fn told(hint: Option<Hint>) -> String {
     match hint {
         None => "nothing".into(),
         Some(Hint::Due) => "due".into(),
-        Some(Hint::Owned(history)) => format!("owned {}", history.run.id),
+        Some(Hint::Ended(run)) => format!("ended {run}"),
+        Some(Hint::Owned(owned)) => format!("owned {}", owned.history.run.id),
         Some(Hint::Signalled { signals, .. }) => {
             signals.iter().map(|it| format!("{}={}", it.id, it.ordinal)).collect::<Vec<_>>().join(" ")
         }

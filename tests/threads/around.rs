@@ -1,68 +1,48 @@
 //! Hooks around calls of the model and of tools, and processors that have the model try again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
+use aldis::Aldis;
 use aldis::agent::model::ModelError;
 use aldis::agent::{
-    Agent, ErrorHook, Hook, Hooked, InputHook, OutputHook, Processor, RequestHook, StreamHook, ToolResultHook,
+    Agent, ErrorHook, Hook, InputHook, OutputHook, RequestHook, ResponseHook, StreamHook, ToolResultHook,
 };
 use aldis::clock::Clock;
 use aldis::intake::Limits;
 use aldis::message::{Category, NewSignal};
+use aldis::runtime::Client;
+use aldis::testing::{Error, Setup, TestKit};
 use aldis::workflows::demo;
-use aldis::{Aldis, Failure};
+use aldis::workflows::turn::Turned;
 use serde_json::json;
 
-use crate::common::{Puppet, Talkative, chunks, history, said, stream, thread, told};
+use crate::common::{Puppet, Talkative, chunks, echoes, history, said, stream, thread, told};
+use crate::hooks::{After, Before, Broken, Ending, Failing, First, Going, Heard, Passing, Returned};
 use crate::support::kit;
-
-/// A processor of one hook.
-struct On<F>(Hook, F);
-
-macro_rules! processors {
-    ($($name:ident $hook:ident $method:ident $context:ident)*) => {$(
-        struct $name<F>(On<F>, [Hook; 1]);
-
-        impl<F: Fn(&mut $context<'_>) + Send + Sync> $name<F> {
-            fn new(body: F) -> Self {
-                Self(On(Hook::$hook, body), [Hook::$hook])
-            }
-        }
-
-        impl<F: Fn(&mut $context<'_>) + Send + Sync> Processor for $name<F> {
-            fn id(&self) -> &str {
-                stringify!($method)
-            }
-
-            fn hooks(&self) -> &[Hook] {
-                assert_eq!(self.0.0, self.1[0]);
-                &self.1
-            }
-
-            fn $method<'h>(&'h self, mut hook: $context<'h>) -> Hooked<'h> {
-                Box::pin(async move {
-                    (self.0.1)(&mut hook);
-                    Ok::<_, Failure>(())
-                })
-            }
-        }
-    )*};
-}
-
-processors! {
-    First Input process_input InputHook
-    Before InputStep process_input_step InputHook
-    Going LlmRequest process_llm_request RequestHook
-    Passing OutputStream process_output_stream StreamHook
-    After OutputStep process_output_step OutputHook
-    Ending OutputResult process_output_result OutputHook
-    Returned ToolResult process_tool_result ToolResultHook
-    Failing ApiError process_api_error ErrorHook
-}
 
 fn reminder(text: &str) -> NewSignal {
     NewSignal::new(Category::Reactive, text)
+}
+
+/// Messages that are all there before a worker has the turn: the first one begins it, the others have joined it.
+async fn joined(setup: Setup, texts: &[&str]) -> Result<TestKit, Error> {
+    let kit = setup.start().await?;
+    let (setup, hands) = (kit.setup(), kit.hands().clone());
+    let database = kit.kill().await;
+    let client = Aldis::open(database.url()).clock(Clock::Virtual(hands.clone())).connect().await?;
+    for text in texts {
+        thread(&client).send(*text).await?;
+    }
+    client.store().close().await;
+    let kit = setup.start_on(&database, &hands).await?;
+    kit.run_to_rest().await?;
+    Ok(kit)
+}
+
+/// What the thread's latest turn came to.
+async fn turned(client: &Client, run: &aldis::id::RunId) -> Result<Turned, Error> {
+    Ok(client.find(run.as_str()).await?.result().await?)
 }
 
 each_store! {
@@ -250,21 +230,131 @@ each_store! {
             .processor(Before::new(move |hook: &mut InputHook<'_>| {
                 before.fetch_add(hook.messages().len() as u32, Ordering::SeqCst);
             }));
-        let kit = kit(kind).agent(agent).start().await?;
-        let (setup, hands) = (kit.setup(), kit.hands().clone());
-        let database = kit.kill().await;
-        // Both are there before a worker has the turn.
-        let client = Aldis::open(database.url()).clock(Clock::Virtual(hands.clone())).connect().await?;
-        for text in ["one", "two"] {
-            thread(&client).send(text).await?;
-        }
-        client.store().close().await;
-        let kit = setup.start_on(&database, &hands).await?;
+        let kit = joined(kit(kind).agent(agent), &["one", "two"]).await?;
         let thread = thread(&kit);
-        kit.run_to_rest().await?;
         let lines = history(&thread).await?;
         assert_eq!(lines[..3], ["user one", "reactive begins", "user two"]);
         assert_eq!(seen.load(Ordering::SeqCst), 103);
+        kit.finish().await?;
+    }
+
+    // What joined the first call was accepted: it stands in the history whatever hooks do, and the run says why it failed.
+    async fn what_has_joined_a_turn_whose_hook_fails_is_in_the_history(kind) {
+        for hook in [Hook::Input, Hook::InputStep, Hook::LlmRequest] {
+            let kit = joined(kit(kind).agent(demo::agent().processor(Broken([hook]))), &["one", "two", "three"]).await?;
+            let thread = thread(&kit);
+            assert_eq!(history(&thread).await?, ["user one", "user two", "user three"], "{hook:?}");
+            let chunks = stream(&kit, &thread).await?;
+            assert_eq!(echoes(&chunks).into_values().collect::<Vec<_>>(), [1, 1, 1], "{hook:?}");
+            let told = told(&chunks);
+            assert!(told.last().unwrap().contains("it is broken"), "{hook:?}: {told:?}");
+            assert_eq!(kit.runs().await?[0].row().await?.status.word(), "failed", "{hook:?}");
+            kit.finish().await?;
+        }
+    }
+
+    // T15.1: as it came, also where hooks change what is let through, and where one has answered in the model's place.
+    async fn every_answer_is_looked_at_as_it_came(kind) {
+        let (models, mut strings) = Puppet::models();
+        let looked = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&looked);
+        let agent = Agent::new("demo")
+            .model("puppet/x")
+            .processor(Going::new(|hook: &mut RequestHook<'_>| {
+                if hook.request.messages.len() > 2 {
+                    *hook.answer = Some(said(hook.request, "one from the cache"));
+                }
+            }))
+            .processor(Heard::new(move |hook: &mut ResponseHook<'_>| {
+                assert_eq!((hook.context.agent(), hook.context.thread()), ("demo", "t"));
+                notes.lock().unwrap().push((hook.request.messages.len(), hook.reply.text()));
+            }))
+            .processor(Passing::new(|hook: &mut StreamHook<'_>| *hook.text = hook.text.replace("one", "1")));
+        let kit = kit(kind).agent(agent).models(models).start().await?;
+        let thread = thread(&kit);
+        thread.send("Hello").await?;
+        // Of a call that has failed there is no answer.
+        let cut = ModelError::Cut { model: "puppet/x".into(), cause: "the line went dead".into() };
+        strings.recv().await.unwrap().fail(cut);
+        let rest = async { strings.recv().await.unwrap().answer("this one") };
+        tokio::join!(kit.run_to_rest(), rest).0?;
+        thread.send("And now?").await?;
+        kit.run_to_rest().await?;
+        assert_eq!(*looked.lock().unwrap(), [(1, "this one".to_owned()), (3, "one from the cache".to_owned())]);
+        assert_eq!(history(&thread).await?, ["user Hello", "demo this 1", "user And now?", "demo 1 from the cache"]);
+        kit.finish().await?;
+    }
+
+    // T15.7: nobody is asked.
+    async fn a_hook_on_the_prompt_that_aborts_keeps_the_model_from_being_asked(kind) {
+        let (models, mut strings) = Puppet::models();
+        let going = Going::new(|hook: &mut RequestHook<'_>| hook.abort("not this"));
+        let kit = kit(kind).agent(Agent::new("demo").model("puppet/x").processor(going)).models(models).start().await?;
+        let thread = thread(&kit);
+        let sent = thread.send("Hello").await?;
+        kit.run_to_rest().await?;
+        assert!(strings.try_recv().is_err());
+        assert_eq!(history(&thread).await?, ["user Hello"]);
+        assert_eq!(told(&stream(&kit, &thread).await?), [
+            "start", "data-user-message Hello", "step-start 1", "tripwire not this", "finish \"tripwire\" false",
+        ]);
+        let turned = turned(&kit, &sent.run.unwrap()).await?;
+        assert_eq!((turned.reason.as_str(), turned.steps), ("tripwire", 1));
+        says!(turned.stopped_by.unwrap(), @r#"the processor "process_llm_request" has ended the turn: not this"#);
+        kit.finish().await?;
+    }
+
+    // T15.7
+    async fn a_hook_on_the_prompt_that_asks_again_reads_its_reason_in_the_next_one(kind) {
+        let (models, mut strings) = Puppet::models();
+        let going = Going::new(|hook: &mut RequestHook<'_>| {
+            if !serde_json::to_string(&hook.request.messages).unwrap().contains("shorter") {
+                hook.retry("make it shorter");
+            }
+        });
+        let kit = kit(kind).agent(Agent::new("demo").model("puppet/x").processor(going)).models(models).start().await?;
+        let thread = thread(&kit);
+        thread.send("Hello").await?;
+        let asked = strings.recv().await.unwrap();
+        assert!(asked.prompt().contains("make it shorter"), "{}", asked.prompt());
+        asked.answer("Hi");
+        kit.run_to_rest().await?;
+        assert!(strings.try_recv().is_err());
+        let told = told(&stream(&kit, &thread).await?);
+        assert_eq!(told[2..6], ["step-start 1", "data-signal Your answer was not accepted: make it shorter. Answer again with that in mind.", "step-finish \"retry\" true", "step-start 2"]);
+        assert_eq!(history(&thread).await?.last().unwrap(), "demo Hi");
+        kit.finish().await?;
+    }
+
+    // T15.7: what was seen stays, what it calls is not called.
+    async fn a_hook_on_the_answer_ends_the_turn_or_has_another_one_given(kind) {
+        let (models, mut strings) = Puppet::models();
+        let heard = Heard::new(|hook: &mut ResponseHook<'_>| match hook.reply.text().as_str() {
+            "bad" => hook.abort("it is bad"),
+            "so so" => hook.retry("be better"),
+            _ => {}
+        });
+        let kit = kit(kind).agent(demo::agent().model("puppet/x").processor(heard)).models(models).start().await?;
+        let thread = thread(&kit);
+        for first in ["so so", "bad"] {
+            thread.send(first).await?;
+            let asked = strings.recv().await.unwrap();
+            asked.say(first);
+            asked.call("add", json!({ "a": 1, "b": 2 }));
+            if first == "so so" {
+                let again = strings.recv().await.unwrap();
+                assert!(again.prompt().contains("be better"), "{}", again.prompt());
+                again.answer("good");
+            }
+            kit.run_to_rest().await?;
+        }
+        let lines = history(&thread).await?;
+        assert_eq!(lines[1], r#"demo so so [add {"a":1,"b":2}: failed "the call was not made: be better"]"#);
+        assert_eq!(lines[3..5], ["demo good", "user bad"]);
+        assert_eq!(lines[5], r#"demo bad [add {"a":1,"b":2}: open]"#);
+        let told = told(&stream(&kit, &thread).await?);
+        assert_eq!(told[told.len() - 2..], ["tripwire it is bad", "finish \"tripwire\" false"]);
+        assert!(!told.iter().any(|it| it.starts_with("tool-result")), "{told:?}");
         kit.finish().await?;
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use aldis::agent::TurnOptions;
+use aldis::agent::{Agent, TurnOptions};
 use aldis::intake::SendOptions;
 use aldis::message::NewSignal;
 use aldis::runtime::ThreadHandle;
 use aldis::testing::Error;
-use aldis::thread::CallResult;
+use aldis::thread::{CallResult, TurnInput};
 use serde_json::{Value, json};
 
-use crate::common::{agents, chunks, history, thread};
+use crate::common::{Puppet, agents, chunks, history, thread};
+use crate::support::kit;
 
 fn options() -> TurnOptions {
     let tool = serde_json::from_value(json!({ "description": "Looks.", "inputSchema": { "type": "object" } }));
@@ -64,6 +65,35 @@ each_store! {
         assert_eq!(thread.continue_with(other, &options()).await.unwrap_err().code(), "call_answered_otherwise");
         kit.run_to_rest().await?;
         assert_eq!(history(&thread).await?.len(), 3);
+        kit.finish().await?;
+    }
+
+    // T13.14: the model may call the client's tools again, within the same limits, and its answer has the same form.
+    async fn what_goes_on_is_asked_for_as_what_it_goes_on_from(kind) {
+        let (models, mut strings) = Puppet::models();
+        let kit = kit(kind).agent(Agent::new("demo").model("puppet/x")).models(models).start().await?;
+        let thread = thread(&kit);
+        let options = TurnOptions { instructions: Some("Look.".into()), max_steps: Some(7), ..options() };
+        let turn = ThreadHandle::turn(&options)?;
+        thread.send_with(NewSignal::user("Is it open?"), SendOptions { turn, ..SendOptions::default() }).await?;
+        strings.recv().await.unwrap().call("look", json!({ "at": "door" }));
+        kit.run_to_rest().await?;
+        thread.continue_with(vec![result("call-look", json!("shut"))], &TurnOptions::default()).await?;
+        let asked = strings.recv().await.unwrap();
+        assert_eq!(asked.request.system, ["Look."]);
+        assert_eq!(asked.request.tools[0].name, "look");
+        // And again from there: what the continuation was asked for is what it had inherited.
+        asked.call_as("again", "look", json!({ "at": "roof" }));
+        kit.run_to_rest().await?;
+        let other = TurnOptions { instructions: Some("Be brief.".into()), ..TurnOptions::default() };
+        let run = thread.continue_with(vec![result("again", json!("dark"))], &other).await?;
+        let asked = strings.recv().await.unwrap();
+        assert_eq!((&asked.request.system[..], asked.request.tools.len()), (&["Be brief.".to_owned()][..], 1));
+        asked.answer("It is shut.");
+        kit.run_to_rest().await?;
+        let input: TurnInput = kit.find(run.as_str()).await?.input().await?;
+        let asked: TurnOptions = input.options.read().unwrap();
+        assert_eq!((asked.max_steps, asked.instructions.as_deref()), (Some(7), Some("Be brief.")));
         kit.finish().await?;
     }
 

@@ -228,7 +228,12 @@ impl Asked {
 
     /// Calls a tool, and that was all.
     pub fn call(self, name: &str, arguments: Value) {
-        let call = ToolCall { id: format!("call-{name}"), name: name.to_owned(), arguments };
+        self.call_as(&format!("call-{name}"), name, arguments);
+    }
+
+    /// The same under an id.
+    pub fn call_as(self, id: &str, name: &str, arguments: Value) {
+        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments };
         self.does.send(Does::Call(call)).expect("the model is asked");
     }
 

@@ -1,18 +1,21 @@
 //! Messages that are taken back before a run takes them, and the queue's count.
 
+use aldis::agent::Agent;
 use aldis::id::RunId;
-use aldis::intake::SendOptions;
+use aldis::intake::{Limits, SendOptions};
 use aldis::message::NewSignal;
-use aldis::runtime::{CancelQueued, ThreadHandle};
+use aldis::runtime::{Action, CancelQueued, ThreadHandle};
 use aldis::testing::Error;
 
-use crate::common::{agents, chunks, history, thread};
+use crate::common::{self, Puppet, agents, chunks, history, thread};
+use crate::crashes::crash;
+use crate::support::kit;
 
 /// Keeps the run that has the thread waiting for a person.
 const ASK: &str = "/call ask {\"question\":\"?\"}";
 
 fn message(id: &str) -> NewSignal {
-    NewSignal { id: Some(id.into()), ..NewSignal::user(id) }
+    common::message(id, id)
 }
 
 fn ids(ids: &[&str]) -> CancelQueued {
@@ -103,6 +106,61 @@ each_store! {
         kit.finish().await?;
     }
 
+    // T10.8, T9.10: the rest is still held back, and what is written next goes with it.
+    async fn what_is_held_back_is_taken_back_and_the_rest_stays(kind) {
+        let (models, mut strings) = Puppet::models();
+        let agent = Agent::new("demo").model("puppet/x").steps_max(1);
+        let limits = Limits { follow_ups_max: 1, ..Limits::default() };
+        let kit = kit(kind).agent(agent).models(models).limits(limits).start().await?;
+        let thread = thread(&kit);
+        thread.send("begin").await?;
+        for (pending, answer) in [(&["one"][..], "1"), (&["two", "three", "four"], "2")] {
+            let asked = strings.recv().await.unwrap();
+            for id in pending {
+                thread.signal(message(id)).await?;
+            }
+            asked.answer(answer);
+        }
+        kit.run_to_rest().await?;
+        assert_eq!(thread.find().await?.unwrap().current, None);
+        let held = kit.runs().await?.pop().unwrap();
+        assert_eq!(held.row().await?.status.word(), "waiting");
+        assert_eq!(thread.cancel_queued(ids(&["four", "one", "two"]), "ann").await?, ["two", "four"]);
+        assert_eq!(thread.cancel_queued(ids(&["two"]), "ann").await?, Vec::<String>::new());
+        let journal = kit.journal(&held).await?;
+        let last = journal.lines().last().unwrap_or_default();
+        let says = "taken back before it began: two, four; another turn has the rest";
+        assert!(last.contains("RunTerminated") && last.contains(says) && last.contains("ann"), "{journal}");
+        // What is left goes with what is written next.
+        thread.signal(message("five")).await?;
+        strings.recv().await.unwrap().answer("3");
+        kit.run_to_rest().await?;
+        let said = ["user begin", "demo 1", "user one", "demo 2", "user three", "user five", "demo 3"];
+        assert_eq!(history(&thread).await?, said);
+        kit.finish().await?;
+    }
+
+    async fn once_all_that_is_held_back_was_taken_back_the_thread_is_as_any_other(kind) {
+        let (models, mut strings) = Puppet::models();
+        let agent = Agent::new("demo").model("puppet/x").steps_max(1);
+        let limits = Limits { follow_ups_max: 0, ..Limits::default() };
+        let kit = kit(kind).agent(agent).models(models).limits(limits).start().await?;
+        let thread = thread(&kit);
+        thread.send("begin").await?;
+        let asked = strings.recv().await.unwrap();
+        thread.signal(message("one")).await?;
+        asked.answer("1");
+        kit.run_to_rest().await?;
+        // A sender's label is of queued messages only.
+        assert_eq!(thread.cancel_queued(CancelQueued::Owner("tab-1".into()), "ann").await?, Vec::<String>::new());
+        assert_eq!(thread.cancel_queued(ids(&["one"]), "ann").await?, ["one"]);
+        assert_eq!(thread.send("two").await?.action, Action::Wake);
+        strings.recv().await.unwrap().answer("2");
+        kit.run_to_rest().await?;
+        assert_eq!(history(&thread).await?, ["user begin", "demo 1", "user two", "demo 2"]);
+        kit.finish().await?;
+    }
+
     // T20.4
     async fn a_message_that_was_taken_back_is_not_accepted_again_under_its_id(kind) {
         let kit = agents(kind).start().await?;
@@ -150,5 +208,42 @@ each_store! {
         assert_eq!((counts.next().await?, tab.next().await?), (0, 0));
         kit.run_to_rest().await?;
         kit.finish().await?;
+    }
+
+    // T12.4
+    async fn an_abort_may_take_with_it_what_waits_whatever_dies(kind) {
+        let survived = crash(kind, |kind, _| agents(kind))
+            .survives(async |world| {
+                let ask = world.ask(async |kit| Ok(thread(kit).send_with(common::message("m1", ASK), <_>::default()).await?.run));
+                let run = ask.await?;
+                world.settle().await?;
+                for (id, queue) in [("pending", false), ("queued", true)] {
+                    let options = || SendOptions { queue, ..SendOptions::default() };
+                    world.ask(async |kit| Ok(thread(kit).send_with(message(id), options()).await?.run)).await?;
+                }
+                let other = RunId::parse("another").expect("an id");
+                world
+                    .ask(async |kit| {
+                        assert!(!thread(kit).abort_and_clear("ann", Some(&other)).await?);
+                        Ok(thread(kit).abort_and_clear("ann", run.as_ref()).await?)
+                    })
+                    .await?;
+                world.run_to_rest().await?;
+                world.ask(async |kit| Ok(thread(kit).send_with(message("later"), <_>::default()).await?.run)).await?;
+                world.run_to_rest().await?;
+                world
+                    .ask(async |kit| {
+                        let thread = thread(kit);
+                        assert_eq!(thread.find().await?.expect("the thread").current, None);
+                        let seen = chunks(kit, &thread).await?;
+                        assert!(!seen.iter().any(|it| it.contains("pending") || it.contains("queued")), "{seen:?}");
+                        history(&thread).await
+                    })
+                    .await
+            })
+            .await?;
+        let lines = &survived.value;
+        assert_eq!((lines.len(), lines[2].as_str(), lines[3].as_str()), (4, "user later", "demo later"), "{lines:?}");
+        assert!(lines[1].ends_with("(aborted)"), "{lines:?}");
     }
 }

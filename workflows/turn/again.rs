@@ -6,7 +6,7 @@ use aldis::{Context, Failure};
 
 use super::endings::Ended;
 use super::limits::Limit;
-use super::{Turn, Turned};
+use super::{Turn, Turned, message_id};
 
 /// What follows from the form of a step's answer.
 pub(super) enum Form {
@@ -75,7 +75,7 @@ impl Turn {
             return Ok(Some(self.stopped(cx, stop)));
         }
         self.enter(vec![feedback(cx, told_of(stop))], cx.now());
-        self.open_message(cx.uuid().to_string());
+        self.open_message(message_id(cx));
         Ok(None)
     }
 
@@ -85,7 +85,7 @@ impl Turn {
         self.write(cx.now());
         let closed = self.so_far().message.clone();
         // What is sent closes the assistant message, as a boundary does (T15.2).
-        let next = (!refusal.sent.is_empty()).then(|| cx.uuid().to_string());
+        let next = (!refusal.sent.is_empty()).then(|| message_id(cx));
         if let Some(next) = &next {
             self.enter_sent(refusal.sent.clone(), cx.now());
             self.open_message(next.clone());
@@ -119,5 +119,5 @@ fn told_of(stop: &Stop) -> String {
 
 /// What the runtime tells the model. It stands in the history, where people are not shown it unless they ask (T6.7).
 pub(super) fn feedback(cx: &Context, text: String) -> ThreadSignal {
-    NewSignal::new(Category::Reactive, text).accept(cx.uuid().to_string(), cx.now(), &Attributes::new())
+    NewSignal::new(Category::Reactive, text).accept(message_id(cx), cx.now(), &Attributes::new())
 }

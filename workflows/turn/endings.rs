@@ -8,7 +8,7 @@ use aldis::{Context, Failure};
 use serde_json::{Value, json};
 
 use super::limits::Limit;
-use super::{SALVAGE, Turn, Turned};
+use super::{Abort, INPUT, SALVAGE, Turn, Turned};
 
 /// How a step ended.
 #[derive(Clone, Copy)]
@@ -48,7 +48,8 @@ impl Turn {
         }));
         let closed = self.so_far().message.clone();
         self.finish(&closed, "tripwire", cx.now());
-        self.turned("tripwire")
+        let words = format!("the processor {:?} has ended the turn: {}", stop.processor_id, stop.reason);
+        Turned { stopped_by: Some(words), ..self.turned("tripwire") }
     }
 
     /// Nothing more is to be said; or the model would go on, and may not. None if it is to try again after all.
@@ -115,10 +116,14 @@ impl Turn {
         chunk(&self.chunks, &finished)
     }
 
-    /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3).
-    pub(super) async fn aborted(&self, cx: &Context) -> Result<Turned, Failure> {
+    /// Ends the turn as somebody has asked: what was said so far stays, marked (T12.3). What it has not taken begins the turn
+    /// that follows, unless it is to be dropped (T12.4): then the journal says what was taken, and nothing else does.
+    pub(super) async fn aborted(&self, cx: &Context, abort: &Abort) -> Result<Turned, Failure> {
         self.enter_joined(cx.now());
         self.salvage(cx).await?;
+        if abort.clear {
+            drop(cx.try_signals(&INPUT).await?);
+        }
         self.thread.show(&self.chunks.abort());
         Ok(self.turned(ABORTED))
     }

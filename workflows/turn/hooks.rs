@@ -10,7 +10,7 @@ use aldis::thread::NewLane;
 use aldis::{Context, Failure, StepContext};
 use serde_json::Value;
 
-use super::{CONCLUDE, PREPARE, REVIEW, Turn};
+use super::{CONCLUDE, PREPARE, REVIEW, Turn, message_id};
 
 impl Turn {
     /// Has processors look, and does what they say. Some if the turn is to end.
@@ -64,7 +64,7 @@ impl Turn {
             self.write(cx.now());
         } else if !sent.is_empty() {
             // What is sent before a call closes the assistant message, as a boundary does (T15.2).
-            self.open_message(cx.uuid().to_string());
+            self.open_message(message_id(cx));
         }
         // What has joined the first call stands behind what the hooks of the turn's beginning have sent (T10.5).
         let (first, then) = sent.into_iter().partition(|it| it.quiet);
