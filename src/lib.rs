@@ -15,8 +15,10 @@
 //! | 4 | [`intake`] | the door in: checks what arrives and has the store accept it |
 //! | 4 | [`agent`] | what answers on a thread: agents, tools, processors, the port to language models and the models behind it |
 //! | 5 | [`runtime`] | assembly and life: set up, start, drain, stop; clients and handles |
+//! | 5 | `config` | `aldis.toml` and `ALDIS_…` variables: settings, and the agents and models that they declare |
 //! | – | [`workflows`] | the runtime's own workflows and the demonstration, on the public face only |
 //! | 6 | `http` | the server: the wire of threads, agents and runs for clients in any language |
+//! | 6 | `client` | a client of that server, whose streams come back |
 //! | 6 | `testing` `bench` | the test kit and crash harness; the measuring of stores |
 //! | 7 | `cli`, `main.rs` | the program `aldis` |
 //!
@@ -52,10 +54,16 @@ pub mod intake;
 
 pub mod runtime;
 
+#[cfg(feature = "config")]
+pub mod config;
+
 pub mod bench;
 
 #[cfg(feature = "server")]
 pub mod http;
+
+#[cfg(feature = "client")]
+pub mod client;
 
 #[cfg(feature = "cli")]
 pub mod cli;

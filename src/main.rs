@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    aldis::cli::Program::new(aldis::workflows::all()).agent(aldis::workflows::demo::agent()).main()
+    aldis::cli::Program::new(aldis::workflows::all()).otherwise(aldis::workflows::demo::agent()).main()
 }

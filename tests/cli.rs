@@ -5,12 +5,20 @@
 
 #[path = "cli/commands.rs"]
 mod commands;
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/examples.rs"]
 mod examples;
 #[path = "cli/kill.rs"]
 mod kill;
+#[path = "cli/packaging.rs"]
+mod packaging;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/reload.rs"]
+mod reload;
+#[path = "cli/remote.rs"]
+mod remote;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/threads.rs"]

@@ -10,8 +10,8 @@ const FLOORS: &[(u8, &[&str])] = &[
     (2, &["journal"]),
     (3, &["workflow", "store"]),
     (4, &["engine", "intake", "agent"]),
-    (5, &["runtime"]),
-    (6, &["http", "testing", "bench"]),
+    (5, &["runtime", "config"]),
+    (6, &["http", "client", "testing", "bench"]),
     (7, &["cli"]),
 ];
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use aldis::agent::model::Usage;
 use aldis::agent::{
-    Agents, Ask, Asked, Budget, Call, Called, Carried, Changes, FinishedStep, Process, Processed, Stage, Stages,
-    Transients, TurnFacts, TurnOptions,
+    Agents, Ask, Asked, Budget, Call, Called, Carried, Changes, FinishedStep, Process, Processed, Roster, Stage,
+    Stages, Transients, TurnFacts, TurnOptions,
 };
 use aldis::clock::Instant;
 use aldis::message::{AssistantPart, CallState, Chunks, Invocation, Message, Reply, ReplyPart, ThreadSignal};
@@ -141,19 +141,19 @@ impl Turned {
     }
 }
 
-/// The workflow that answers for an agent.
+/// The workflow that answers for an agent. A turn goes by the agents as they were when it began.
 ///
 /// The name lives as long as the program: there are as many as there are agents.
 #[must_use]
-pub fn workflow(agents: &Agents, agent: &str) -> Workflow {
-    let agents = agents.clone();
+pub fn workflow(roster: &Roster, agent: &str) -> Workflow {
+    let roster = roster.clone();
     let name: &'static str = String::leak(turn_of(agent));
-    Workflow::new(name, move |cx, input| turn(cx, input, agents.clone())).signal(&ABORT).update(&ANSWER).update(&UNSEND)
+    Workflow::new(name, move |cx, input| turn(cx, input, roster.clone())).signal(&ABORT).update(&ANSWER).update(&UNSEND)
 }
 
-async fn turn(cx: Context, input: TurnInput, agents: Agents) -> Result<Turned, Failure> {
+async fn turn(cx: Context, input: TurnInput, roster: Roster) -> Result<Turned, Failure> {
     let options = options_of(&input);
-    let turn = Turn::new(&cx, input, options.clone().unwrap_or_default(), agents);
+    let turn = Turn::new(&cx, input, options.clone().unwrap_or_default(), roster.as_of(cx.now()));
     // Whatever becomes of the turn, what it was sent stands in the history.
     let entered = turn.open(&cx).await?;
     if let Err(failure) = options {

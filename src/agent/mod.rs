@@ -17,6 +17,7 @@ mod options;
 mod output;
 mod prepare;
 mod processor;
+mod roster;
 mod showing;
 mod tasks;
 mod tool;
@@ -45,6 +46,7 @@ pub use processor::{
     Draft, FinishedStep, Hook, HookContext, Hooked, InputHook, OutputHook, Processor, Scratch, Sending, StateAccepted,
     StateHook, Stop,
 };
+pub use roster::{RENEWALS_KEPT, Roster};
 pub use showing::Shown;
 pub use tasks::{TASKS, Task, TaskStatus};
 pub use tool::{Function, Tool, ToolCallContext, ToolOutput};
@@ -203,7 +205,7 @@ impl Agent {
 /// The agents of a program, and the models that they may ask. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Agents {
-    agents: BTreeMap<String, Arc<Agent>>,
+    agents: Arc<BTreeMap<String, Arc<Agent>>>,
     models: Arc<Models>,
     host: LateHost,
     limits: Limits,
@@ -214,7 +216,12 @@ impl Agents {
     #[must_use]
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models) -> Self {
         let agents = agents.into_iter().map(|agent| (agent.name.clone(), Arc::new(agent))).collect();
-        Self { agents, models: Arc::new(models), host: LateHost::default(), limits: Limits::default() }
+        Self {
+            agents: Arc::new(agents),
+            models: Arc::new(models),
+            host: LateHost::default(),
+            limits: Limits::default(),
+        }
     }
 
     /// The same, with limits for the signals that processors send (T3.18).

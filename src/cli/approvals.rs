@@ -17,25 +17,25 @@ use crate::thread::{OpenCall, SuspendedRun};
 pub(super) struct Approvals {
     /// Only on this thread
     #[arg(long, value_name = "THREAD")]
-    thread: Option<String>,
+    pub(super) thread: Option<String>,
     /// Only on threads of this owner
     #[arg(long, value_name = "NAME")]
-    resource: Option<String>,
+    pub(super) resource: Option<String>,
     /// Only runs of this agent
     #[arg(long, value_name = "NAME")]
-    agent: Option<String>,
+    pub(super) agent: Option<String>,
     /// Only runs suspended since then: a time as of RFC 3339, or a span before now such as 2h
     #[arg(long, value_name = "WHEN")]
-    since: Option<Past>,
+    pub(super) since: Option<Past>,
     /// Only runs suspended before then
     #[arg(long, value_name = "WHEN")]
-    until: Option<Past>,
+    pub(super) until: Option<Past>,
     /// How many runs at the most
     #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    pub(super) limit: usize,
     /// Which page of so many; the first is 0
     #[arg(long, default_value_t = 0, value_name = "N")]
-    page: usize,
+    pub(super) page: usize,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Approvals) -> Result<Exit, Error> {

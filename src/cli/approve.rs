@@ -1,6 +1,8 @@
 //! `aldis approve`, `aldis answer`, `aldis abort` and `aldis unsend`: a person's word on what a thread's run is doing, or is
 //! yet to do.
 
+pub(super) mod remote;
+
 use std::time::Duration;
 
 use clap::Args;

@@ -9,10 +9,10 @@ use super::{Desk, Exit};
 #[derive(Debug, Args)]
 pub(super) struct Cancel {
     /// The run's id
-    run: String,
+    pub(super) run: String,
     /// Why, for whoever reads the journal
     #[arg(long, default_value = "asked for on the command line")]
-    reason: String,
+    pub(super) reason: String,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Cancel) -> Result<Exit, Error> {

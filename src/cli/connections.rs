@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::run::Span;
+use crate::config::{Serve, Span};
 use crate::http::Options;
 
 /// The file descriptors that are left for everything but connections.
@@ -10,28 +10,28 @@ const SPARED: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct Connections {
-    /// The most connections at a time; more wait for room
-    #[arg(long, env = "ALDIS_CONNECTIONS_MAX", default_value_t = Options::default().connections_max, value_name = "N")]
-    connections_max: usize,
-    /// How long a client may take for a request's head
-    #[arg(long, env = "ALDIS_HEAD_TIMEOUT", default_value = "10s", value_name = "SPAN")]
-    head_timeout: Span,
-    /// How long a connection is kept open for a next request
-    #[arg(long, env = "ALDIS_IDLE_TIMEOUT", default_value = "75s", value_name = "SPAN")]
-    idle_timeout: Span,
-    /// How long a client may take nothing of an answer
-    #[arg(long, env = "ALDIS_STALL_TIMEOUT", default_value = "60s", value_name = "SPAN")]
-    stall_timeout: Span,
+    /// The most connections at a time; more wait for room [default: 10000]
+    #[arg(long, env = "ALDIS_CONNECTIONS_MAX", value_name = "N")]
+    connections_max: Option<usize>,
+    /// How long a client may take for a request's head [default: 10s]
+    #[arg(long, env = "ALDIS_HEAD_TIMEOUT", value_name = "SPAN")]
+    head_timeout: Option<Span>,
+    /// How long a connection is kept open for a next request [default: 75s]
+    #[arg(long, env = "ALDIS_IDLE_TIMEOUT", value_name = "SPAN")]
+    idle_timeout: Option<Span>,
+    /// How long a client may take nothing of an answer [default: 60s]
+    #[arg(long, env = "ALDIS_STALL_TIMEOUT", value_name = "SPAN")]
+    stall_timeout: Option<Span>,
 }
 
 impl Connections {
-    /// What was asked, as far as this process may open files.
-    pub(super) fn options(&self) -> Options {
+    /// What was asked, here or by the settings, as far as this process may open files.
+    pub(super) fn options(&self, settings: &Serve) -> Options {
         Options {
-            connections_max: held(self.connections_max),
-            head_timeout: self.head_timeout.0,
-            idle_timeout: self.idle_timeout.0,
-            stall_timeout: self.stall_timeout.0,
+            connections_max: held(self.connections_max.unwrap_or(settings.connections_max)),
+            head_timeout: self.head_timeout.unwrap_or(settings.head_timeout).0,
+            idle_timeout: self.idle_timeout.unwrap_or(settings.idle_timeout).0,
+            stall_timeout: self.stall_timeout.unwrap_or(settings.stall_timeout).0,
             ..Options::default()
         }
     }

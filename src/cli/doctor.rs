@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::error::Error;
+use super::error::{Error, with_causes};
 use super::{Desk, Exit, print};
+use crate::client::{self, Client as Server};
 use crate::clock::{Clock, Instant};
 use crate::run::Status;
 use crate::runtime::Client;
@@ -65,7 +66,64 @@ pub(super) async fn run(desk: &Desk) -> Result<Exit, Error> {
     blocked(&client, &mut findings).await?;
     overdue(&client, now, &mut findings).await?;
     client.store().close().await;
-    for finding in &findings {
+    told(desk, &findings)
+}
+
+/// How far a server's clock may be from this machine's; it tells whole seconds.
+const SERVER_OFFSET_SECONDS_MAX: i64 = 5;
+
+/// Looks at a server from outside: whether it is reached, is ready, lets this key in, and knows what time it is.
+pub(super) async fn remote(desk: &Desk, server: &Server) -> Result<Exit, Error> {
+    let mut findings = Vec::new();
+    match server.health().await {
+        Ok(health) => {
+            findings.push(ok("server", format!("{} is reached", server.base())));
+            findings.push(version(&health.version));
+            findings.extend(health.at_seconds.map(server_clock));
+            findings.push(match server.ready().await {
+                Ok(0) => note(
+                    "ready",
+                    "its store answers; nobody advances runs there: start `aldis work`, or another server",
+                ),
+                Ok(workers) => ok("ready", format!("its store answers; workers: {workers}")),
+                Err(error) => bad("ready", with_causes(&error)),
+            });
+            findings.push(auth(server).await);
+        }
+        Err(error) => findings.push(bad("server", with_causes(&error))),
+    }
+    told(desk, &findings)
+}
+
+fn version(of_server: &str) -> Finding {
+    let own = env!("CARGO_PKG_VERSION");
+    match of_server == own {
+        true => ok("version", of_server),
+        false => note("version", format!("the server's is {of_server}, this program's {own}")),
+    }
+}
+
+fn server_clock(at_seconds: i64) -> Finding {
+    let offset = at_seconds - Clock::System.now().0 / 1_000;
+    match offset.abs() <= SERVER_OFFSET_SECONDS_MAX {
+        true => ok("clock", format!("{offset} s from this machine's")),
+        false => bad("clock", format!("{offset} s from this machine's; set both by NTP")),
+    }
+}
+
+async fn auth(server: &Server) -> Finding {
+    match server.agents().await {
+        Ok(agents) => ok("auth", format!("it lets this client in; agents: {}", agents.join(", "))),
+        Err(client::Error::Refused { status: 401, .. }) => bad(
+            "auth",
+            "it does not let this client in; set ALDIS_KEY to a key that `aldis keys create NAME` made there",
+        ),
+        Err(error) => bad("auth", with_causes(&error)),
+    }
+}
+
+fn told(desk: &Desk, findings: &[Finding]) -> Result<Exit, Error> {
+    for finding in findings {
         if desk.json() {
             print::json(finding)?;
         } else {

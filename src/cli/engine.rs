@@ -16,7 +16,7 @@ where
 {
     // From here on a signal of the system leaves the runs in good order.
     let stop = Stop::listen()?;
-    match desk.aldis().start().await {
+    match desk.aldis()?.start().await {
         Ok(runtime) => {
             let exit = work(runtime.client().clone(), stop).await;
             runtime.drain(if matches!(exit, Ok(Exit::Interrupted)) { grace } else { Duration::ZERO }).await?;
@@ -32,8 +32,8 @@ async fn beside<W>(desk: &Desk, stop: Stop, work: W) -> Result<Exit, Error>
 where
     W: AsyncFnOnce(Client, Stop) -> Result<Exit, Error>,
 {
-    let client = desk.aldis().connect().await?;
-    let successor = tokio::spawn(desk.aldis().standby(true).start());
+    let client = desk.bare().connect().await?;
+    let successor = tokio::spawn(desk.aldis()?.standby(true).start());
     let exit = work(client.clone(), stop).await;
     if successor.is_finished() {
         let runtime: Result<Runtime, runtime::Error> =

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::REFUSED;
 use crate::intake::{CatalogueError, StartError};
 use crate::store::StartRefused;
-use crate::{bench, runtime, store};
+use crate::{bench, client, config, runtime, store};
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,12 @@ pub(super) enum Error {
     /// The runtime refused or failed.
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
+    /// The settings do not hold.
+    #[error(transparent)]
+    Config(#[from] config::Problems),
+    /// A server refused, or could not be asked.
+    #[error(transparent)]
+    Server(#[from] client::Error),
     /// Nothing could be measured.
     #[error(transparent)]
     Bench(#[from] bench::Error),
@@ -52,9 +58,11 @@ impl Error {
         move |source| Self::Io { what, source }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Usage(_) => "usage",
+            Self::Config(_) => "config_invalid",
+            Self::Server(error) => error.code(),
             Self::Runtime(error) | Self::Bench(bench::Error::Runtime(error)) => error.code(),
             Self::Bench(_) => "bench_failed",
             Self::Io { .. } => "io",

@@ -19,7 +19,7 @@ pub(super) struct Import {
 pub(super) async fn run(desk: &Desk, asked: Import) -> Result<Exit, Error> {
     let exported = read(&asked.file)?;
     let events = exported.journal.len();
-    let client = desk.aldis().connect().await?;
+    let client = desk.bare().connect().await?;
     let run = client.import(exported).await?;
     client.store().close().await;
     if desk.json() {

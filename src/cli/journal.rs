@@ -10,7 +10,7 @@ use crate::journal::{self, Recorded};
 #[derive(Debug, Args)]
 pub(super) struct Journal {
     /// The run's id
-    run: String,
+    pub(super) run: String,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Journal) -> Result<Exit, Error> {

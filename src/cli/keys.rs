@@ -37,7 +37,7 @@ enum What {
 pub(super) async fn run(desk: &Desk, asked: Keys) -> Result<Exit, Error> {
     let client = match asked.what {
         // The first key of a new installation may come before its store.
-        What::Create { .. } => desk.aldis().connect().await?,
+        What::Create { .. } => desk.bare().connect().await?,
         What::List | What::Revoke { .. } => desk.client().await?,
     };
     let exit = match asked.what {

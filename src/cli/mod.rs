@@ -13,6 +13,7 @@ mod approve;
 mod bench;
 mod cancel;
 mod completions;
+mod config;
 #[cfg(feature = "server")]
 mod connections;
 mod doctor;
@@ -23,8 +24,11 @@ mod import;
 mod journal;
 mod keys;
 mod migrate;
+mod notify;
 mod print;
 mod progress;
+mod reload;
+mod remote;
 mod replay;
 mod run;
 mod runs;
@@ -39,6 +43,7 @@ mod wait;
 mod work;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -47,6 +52,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::error::Error;
 use crate::agent::Agent;
 use crate::agent::model::{Models, Tape};
+use crate::config::{self as settings, Base, Config, Environment, People};
+use crate::intake;
+use crate::message;
 use crate::runtime::{Aldis, Client};
 use crate::workflow::Workflow;
 
@@ -63,9 +71,15 @@ struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 struct Common {
+    /// Settings, models and agents [default: aldis.toml in the working directory, if it is there]
+    #[arg(long, global = true, env = "ALDIS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where everything is kept: sqlite://path or postgres://user@host/database [default: sqlite://aldis.db]
     #[arg(long, global = true, env = "ALDIS_STORE", hide_env_values = true, value_name = "URL")]
     store: Option<String>,
+    /// Asks this server instead of a store: http://HOST:PORT; the key comes from the variable ALDIS_KEY
+    #[arg(long, global = true, env = "ALDIS_SERVER", value_name = "URL")]
+    server: Option<String>,
     /// Prints for machines: one JSON object a line, errors too
     #[arg(long, global = true)]
     json: bool,
@@ -117,7 +131,9 @@ enum Command {
     Work(work::Work),
     /// Brings the store's schema up to date
     Migrate,
-    /// Looks for what is wrong with a store and its runs
+    /// Checks the settings, and lists what can be set
+    Config(config::Config),
+    /// Looks for what is wrong with a store and its runs, or with a server
     Doctor,
     /// Measures what a store can do, and the engine on it
     Bench(bench::Bench),
@@ -164,26 +180,33 @@ const REFUSED: u8 = 2;
 #[must_use = "nothing happens before it is run"]
 pub struct Program {
     workflows: Vec<Workflow>,
-    agents: Vec<Agent>,
-    models: Models,
+    base: Base,
     build: Option<String>,
 }
 
 impl Program {
     /// With these workflows.
     pub fn new(workflows: impl IntoIterator<Item = Workflow>) -> Self {
-        Self { workflows: workflows.into_iter().collect(), agents: Vec::new(), models: Models::new(), build: None }
+        let workflows: Vec<Workflow> = workflows.into_iter().collect();
+        let definitions = workflows.iter().cloned().map(Into::into).collect();
+        Self { workflows, base: Base { workflows: definitions, ..Base::default() }, build: None }
     }
 
     /// And with this agent.
     pub fn agent(mut self, agent: Agent) -> Self {
-        self.agents.push(agent);
+        self.base.agents.push(agent);
         self
     }
 
-    /// The models that agents may ask; the offline model alone if nothing is said.
+    /// And with this agent as long as neither the program nor its settings declare another.
+    pub fn otherwise(mut self, agent: Agent) -> Self {
+        self.base.otherwise.push(agent);
+        self
+    }
+
+    /// The models that agents may ask, beside those of the settings; the offline model alone if nothing is said.
     pub fn models(mut self, models: Models) -> Self {
-        self.models = models;
+        self.base.models = models;
         self
     }
 
@@ -208,8 +231,18 @@ impl Program {
             Err(source) => return Error::Io { what: "the threads could not be started".into(), source }.told(json),
         };
         let build = self.build.clone().unwrap_or_else(build_of_this_file);
-        let Self { workflows, agents, models, .. } = self;
-        let desk = Desk { common: cli.common, workflows, agents, models, build };
+        let Self { workflows, base, .. } = self;
+        let environment = Environment::of_process();
+        let config = match &cli.command {
+            // It tells by itself what is wrong.
+            Command::Config(_) | Command::Completions(_) => Ok(Config::default()),
+            _ => read(cli.common.config.as_deref(), &environment),
+        };
+        let config = match config {
+            Ok(config) => config,
+            Err(problems) => return Error::from(problems).told(json),
+        };
+        let desk = Desk { common: cli.common, config, environment, workflows, base, build };
         match runtime.block_on(run(&desk, cli.command)) {
             Ok(exit) => exit.into(),
             Err(error) => error.told(json),
@@ -226,39 +259,96 @@ pub fn main(workflows: impl IntoIterator<Item = Workflow>) -> ExitCode {
 #[derive(Clone)]
 struct Desk {
     common: Common,
+    config: Config,
+    environment: Environment,
     workflows: Vec<Workflow>,
-    agents: Vec<Agent>,
-    models: Models,
+    base: Base,
     build: String,
+}
+
+/// The settings of a file that is named, or of the default one if it is there, and of the environment.
+fn read(file: Option<&std::path::Path>, environment: &Environment) -> Result<Config, settings::Problems> {
+    file.map_or_else(|| Config::find(environment), |file| Config::read(file, environment))
 }
 
 impl Desk {
     fn store(&self) -> &str {
-        self.common.store.as_deref().unwrap_or("sqlite://aldis.db")
+        self.common.store.as_deref().unwrap_or(&self.config.settings.store)
     }
 
     fn json(&self) -> bool {
         self.common.json
     }
 
-    fn aldis(&self) -> Aldis {
+    /// The agents and models of the program and of the settings.
+    fn people(&self) -> Result<People, Error> {
+        Ok(self.config.people(&self.base, &self.environment, None)?)
+    }
+
+    /// With all that the settings say, agents and their secrets included.
+    fn aldis(&self) -> Result<Aldis, Error> {
+        Ok(self.aldis_with(&self.people()?))
+    }
+
+    fn aldis_with(&self, people: &People) -> Aldis {
+        let settings::Settings { work, retention, .. } = &self.config.settings;
+        self.bare()
+            .agents(people.agents.clone())
+            .models(people.models.clone())
+            .store_options(|options| options.writers = work.writers)
+            .engine_options(|options| {
+                options.lease = work.lease.0;
+                options.poll = work.poll.0;
+                options.in_flight_max = work.in_flight_max;
+                options.live_max = work.live_max;
+                options.chunks_kept_for = retention.chunks_kept_for.0;
+                options.chunks_kept = retention.chunks_kept;
+            })
+    }
+
+    /// With agents by their names only: for commands that leave the work to others, and so need no secret of a provider.
+    fn bare(&self) -> Aldis {
+        let declared = self.config.settings.agents.keys().map(Agent::new);
+        let own =
+            if self.base.agents.is_empty() && declared.len() == 0 { &self.base.otherwise } else { &self.base.agents };
         Aldis::open(self.store())
             .workflows(self.workflows.clone())
-            .agents(self.agents.clone())
-            .models(self.models.clone())
-            .build(self.build.clone())
+            .agents(own.iter().cloned().chain(declared))
+            .limits(self.limits())
+            .build(self.build())
+    }
+
+    /// What runs are advanced by: this program with these settings. Runs that were blocked by another are tried again.
+    fn build(&self) -> String {
+        self.config.digest().map_or_else(|| self.build.clone(), |digest| format!("{}+{digest}", self.build))
+    }
+
+    fn limits(&self) -> intake::Limits {
+        let limits = &self.config.settings.limits;
+        intake::Limits {
+            payload_bytes_max: limits.payload_bytes_max,
+            pending_max: limits.pending_max,
+            follow_ups_max: limits.follow_ups_max,
+            signals: message::Limits {
+                contents_bytes_max: limits.contents_bytes_max,
+                attributes_max: limits.attributes_max,
+                attribute_bytes_max: limits.attribute_bytes_max,
+                metadata_bytes_max: limits.metadata_bytes_max,
+            },
+        }
     }
 
     /// The same, with its models on a tape.
     fn recorded(&self, tape: Tape) -> Self {
         let secrets = std::env::vars().filter(|(name, value)| is_secret(name) && value.len() >= SECRET_BYTES_MIN);
         let tape = secrets.fold(tape, |tape, (name, value)| tape.hiding(value, format!("[{name}]")));
-        Self { models: self.models.clone().recorded(tape), ..self.clone() }
+        let base = Base { models: self.base.models.clone().recorded(tape), ..self.base.clone() };
+        Self { base, ..self.clone() }
     }
 
     /// For commands that want a store that is there: looking must not make one.
     async fn client(&self) -> Result<Client, Error> {
-        Ok(self.aldis().store_options(|options| options.migrate = false).connect().await?)
+        Ok(self.bare().store_options(|options| options.migrate = false).connect().await?)
     }
 }
 
@@ -271,6 +361,11 @@ fn is_secret(name: &str) -> bool {
 }
 
 async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
+    if let Some(server) = &desk.common.server
+        && let Some(exit) = remote::run(desk, server, &command).await?
+    {
+        return Ok(exit);
+    }
     match command {
         Command::Run(asked) => run::run(desk, asked).await,
         Command::Wait(asked) => wait::run(desk, asked).await,
@@ -293,6 +388,7 @@ async fn run(desk: &Desk, command: Command) -> Result<Exit, Error> {
         Command::Keys(asked) => keys::run(desk, asked).await,
         Command::Work(asked) => work::run(desk, asked).await,
         Command::Migrate => migrate::run(desk).await,
+        Command::Config(asked) => config::run(desk, &asked),
         Command::Doctor => doctor::run(desk).await,
         Command::Bench(asked) => bench::run(desk, asked).await,
         Command::Export(asked) => export::run(desk, asked).await,
@@ -363,6 +459,29 @@ mod tests {
             let refused = parse(&["aldis".into(), name.clone().into(), "--no-such".into()]).map(drop).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::UnknownArgument, "{name}");
         }
+    }
+
+    /// The flags and the variables of the settings are those of the commands, and the reverse.
+    #[test]
+    fn a_flag_and_a_variable_of_a_setting_are_those_of_the_commands() {
+        // A file may say where a secret is in a form of its own: `serve.jwt.secret`.
+        let not_settings = ["ALDIS_CONFIG", "ALDIS_STORE", "ALDIS_SERVER", "ALDIS_JWT_SECRET_FILE"];
+        let mut command = Cli::command();
+        command.build();
+        let of_commands = ["serve", "work"].map(|name| command.find_subcommand(name).expect(name));
+        let mut here: Vec<(String, String)> = of_commands
+            .iter()
+            .flat_map(|command| command.get_arguments())
+            .filter_map(|it| Some((format!("--{}", it.get_long()?), it.get_env()?.to_string_lossy().into_owned())))
+            .filter(|(_, variable)| !not_settings.contains(&variable.as_str()))
+            .collect();
+        let documented = settings::keys().iter().filter_map(|key| Some((key.flag.clone()?, key.variable.clone()?)));
+        let documented = documented.filter(|(_, variable)| variable != "ALDIS_STORE");
+        let mut documented: Vec<(String, String)> = documented.collect();
+        here.sort();
+        here.dedup();
+        documented.sort();
+        assert_eq!(here, documented);
     }
 
     #[test]

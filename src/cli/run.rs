@@ -16,6 +16,7 @@ use super::error::Error;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
 use crate::clock::{Clock, Instant};
+use crate::config::Span;
 use crate::failure::Outcome;
 use crate::id::RunId;
 use crate::payload::Payload;
@@ -89,20 +90,6 @@ enum Ended {
     Refuse,
 }
 
-/// A span such as `90s`, `2h 30m` or `PT5M`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span(pub(super) Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no span of time; write one such as 90s, 2h or 1h30m");
-        let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-        Duration::try_from(span).map(Self).map_err(|_| wrong())
-    }
-}
-
 /// A span from now, or a time.
 #[derive(Debug, Clone, Copy)]
 struct When(Instant);
@@ -144,7 +131,7 @@ pub(super) async fn run(desk: &Desk, asked: Run) -> Result<Exit, Error> {
     let options = options(&asked)?;
     let wanted = Wanted::New { workflow: asked.workflow, input, options: Box::new(options) };
     if asked.detach {
-        let client = desk.aldis().connect().await?;
+        let client = desk.bare().connect().await?;
         wanted.handle(desk, &client).await?;
         client.store().close().await;
         return Ok(Exit::Good);

@@ -16,16 +16,16 @@ const STATUSES: [&str; 8] = ["due", "running", "waiting", "blocked", "completed"
 pub(super) struct Runs {
     /// Only runs of this workflow
     #[arg(long)]
-    workflow: Option<String>,
+    pub(super) workflow: Option<String>,
     /// Only runs that stand so; may be given several times
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUSES))]
-    status: Vec<String>,
+    pub(super) status: Vec<String>,
     /// How many at the most
     #[arg(long, default_value_t = 50)]
-    limit: usize,
+    pub(super) limit: usize,
     /// Only runs older than this one: the next page
     #[arg(long, value_name = "RUN")]
-    before: Option<String>,
+    pub(super) before: Option<String>,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Runs) -> Result<Exit, Error> {

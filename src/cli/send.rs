@@ -1,5 +1,7 @@
 //! `aldis send`: sends a message to a thread, and shows the answer as it comes.
 
+pub(super) mod remote;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::engine::with_engine;
 use super::error::Error;
-use super::run::Span;
 use super::stop::Stop;
 use super::{Desk, Exit, print};
 use crate::agent::model::{RecordingError, Tape};
+use crate::config::Span;
 use crate::intake::SendOptions;
 use crate::message::{Category, NewSignal};
 use crate::runtime::{self, Action, Client, Seen, Sent, Since, Subscription, ThreadHandle};
@@ -73,7 +75,7 @@ pub(super) async fn run(desk: &Desk, asked: Send) -> Result<Exit, Error> {
     let signal = NewSignal { id: asked.id.clone(), ..NewSignal::new(category, asked.text.as_str()) };
     let options = SendOptions { queue: asked.queue, ..SendOptions::default() };
     if asked.detach {
-        let client = desk.aldis().connect().await?;
+        let client = desk.bare().connect().await?;
         let sent = asked.whose.thread(&client, &asked.thread)?.send_with(signal, options).await?;
         told(desk, &sent)?;
         client.store().close().await;

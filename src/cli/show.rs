@@ -14,7 +14,7 @@ use crate::runtime::{Shown, WaitsFor};
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The run's id
-    run: String,
+    pub(super) run: String,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Show) -> Result<Exit, Error> {

@@ -16,33 +16,37 @@ use crate::signal::{Accepted, SignalKind};
 #[derive(Debug, Args)]
 pub(super) struct Signal {
     /// The run's id
-    run: String,
+    pub(super) run: String,
     /// The signal's name
-    name: String,
+    pub(super) name: String,
     /// The value as JSON; - for standard input
     #[arg(value_name = "JSON")]
-    value: String,
+    pub(super) value: String,
     /// The sender's own id of the signal: the same id again is the same signal
     #[arg(long, value_name = "KEY")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Signal) -> Result<Exit, Error> {
-    let mut text = asked.value;
-    if text == "-" {
-        text.clear();
-        let read = std::io::stdin().read_to_string(&mut text);
-        read.map_err(Error::io("the value cannot be read from standard input"))?;
-    }
-    let value = Payload::parse(&text).map_err(|e| {
-        Error::Usage(format!("the value {text:?} is not JSON: {}; a text is written '\"so\"'", e.problem))
-    })?;
+    let value = value(&asked.value)?;
     let client = desk.client().await?;
     let run = client.find(&asked.run).await?;
     let accepted = run.send(SignalKind::Signal, &asked.name, value, asked.id).await?;
     told(desk, &client, &asked.run, &format!("signal {:?}", asked.name), accepted).await?;
     client.store().close().await;
     Ok(Exit::Good)
+}
+
+/// The value that was given, or that standard input holds.
+pub(super) fn value(given: &str) -> Result<Payload, Error> {
+    let mut text = given.to_owned();
+    if text == "-" {
+        text.clear();
+        let read = std::io::stdin().read_to_string(&mut text);
+        read.map_err(Error::io("the value cannot be read from standard input"))?;
+    }
+    Payload::parse(&text)
+        .map_err(|e| Error::Usage(format!("the value {text:?} is not JSON: {}; a text is written '\"so\"'", e.problem)))
 }
 
 /// Says that something was accepted, and whether somebody is there to take it.

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::send::Whose;
 use super::{Desk, Exit, print};
 use crate::clock::Clock;
-use crate::message::{AssistantPart, PromptMessage};
+use crate::message::{AssistantPart, Message, PromptMessage};
 use crate::store::{Page, Window};
 
 /// Lists threads, the one that was changed last first.
@@ -15,13 +15,13 @@ use crate::store::{Page, Window};
 pub(super) struct Threads {
     /// Only those of this owner
     #[arg(long, value_name = "NAME")]
-    resource: Option<String>,
+    pub(super) resource: Option<String>,
     /// How many at the most
     #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    pub(super) limit: usize,
     /// Which page of so many; the first is 0
     #[arg(long, default_value_t = 0, value_name = "N")]
-    page: usize,
+    pub(super) page: usize,
 }
 
 pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
@@ -71,51 +71,55 @@ pub(super) async fn list(desk: &Desk, asked: Threads) -> Result<Exit, Error> {
 #[derive(Debug, Args)]
 pub(super) struct Thread {
     /// The thread's id
-    thread: String,
+    pub(super) thread: String,
     #[command(flatten)]
-    whose: Whose,
+    pub(super) whose: Whose,
     /// As the model reads it
     #[arg(long)]
-    model: bool,
+    pub(super) model: bool,
     /// How many of the latest messages
     #[arg(long, default_value_t = 100, value_name = "N")]
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 pub(super) async fn run(desk: &Desk, asked: Thread) -> Result<Exit, Error> {
     let client = desk.client().await?;
     let thread = asked.whose.thread(&client, &asked.thread)?;
-    let window = Window::latest(i64::MAX, asked.limit);
-    if asked.model {
-        for message in thread.history(window).await? {
-            for prompt in message.prompt().0 {
-                if desk.json() { print::json(&prompt)? } else { print::line(&read_by_the_model(&prompt))? }
-            }
+    let messages = thread.history(Window::latest(i64::MAX, asked.limit)).await?;
+    let waiting: Vec<String> = thread.waiting().await?.into_iter().map(|it| it.call).collect();
+    let under_way = thread.find().await?.is_some_and(|thread| thread.current.is_some());
+    client.store().close().await;
+    told(desk, &messages, asked.model, Open { waiting: &waiting, under_way })
+}
+
+/// Prints messages as people read them, or as the model does.
+pub(super) fn told(desk: &Desk, messages: &[Message], as_the_model: bool, open: Open<'_>) -> Result<Exit, Error> {
+    if as_the_model {
+        for prompt in messages.iter().flat_map(|message| message.prompt().0) {
+            if desk.json() { print::json(&prompt)? } else { print::line(&read_by_the_model(&prompt))? }
         }
-    } else {
-        let shown = thread.shown(window, false).await?;
-        let waiting: Vec<String> = thread.waiting().await?.into_iter().map(|it| it.call).collect();
-        let is_active = thread.find().await?.is_some_and(|thread| thread.current.is_some());
-        for (n, message) in shown.iter().enumerate() {
-            if desk.json() {
-                print::json(message)?;
-            } else {
-                let open = Open { waiting: &waiting, under_way: is_active && n + 1 == shown.len() };
-                let parts: Vec<String> = message.parts.iter().filter_map(|it| part(it, &open)).collect();
-                print::line(&format!("{}: {}", message.role, parts.join("\n  ")))?;
-            }
+        return Ok(Exit::Good);
+    }
+    let shown = Message::shown(messages, false);
+    for (n, message) in shown.iter().enumerate() {
+        if desk.json() {
+            print::json(message)?;
+        } else {
+            let open = Open { under_way: open.under_way && n + 1 == shown.len(), ..open };
+            let parts: Vec<String> = message.parts.iter().filter_map(|it| part(it, &open)).collect();
+            print::line(&format!("{}: {}", message.role, parts.join("\n  ")))?;
         }
     }
-    client.store().close().await;
     Ok(Exit::Good)
 }
 
 /// What calls without a result wait for.
-struct Open<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Open<'a> {
     /// These wait for somebody outside.
-    waiting: &'a [String],
-    /// The others are being made.
-    under_way: bool,
+    pub(super) waiting: &'a [String],
+    /// The others, of the last message, are being made.
+    pub(super) under_way: bool,
 }
 
 impl Open<'_> {

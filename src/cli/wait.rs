@@ -3,8 +3,9 @@
 use clap::Args;
 
 use super::error::Error;
-use super::run::{After, Span, Wanted, advance_or_wait};
+use super::run::{After, Wanted, advance_or_wait};
 use super::{Desk, Exit};
+use crate::config::Span;
 
 /// Waits for the outcome of a run that was started before; where nobody advances runs, this process does meanwhile.
 ///

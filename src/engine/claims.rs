@@ -56,8 +56,12 @@ pub(super) async fn overhear(shared: Arc<Shared>) {
 
 /// Claims due runs, as many as there is room for.
 pub(super) async fn look(shared: Arc<Shared>) {
-    let knows = shared.registry.tags();
+    let mut knows = shared.registry.tags();
     loop {
+        // Workflows join while it runs, and none leaves.
+        if knows.len() != shared.registry.len() {
+            knows = shared.registry.tags();
+        }
         let busy = shared.activity.begin();
         shared.looks_at.store(i64::MAX, Ordering::SeqCst);
         match claim_all(&shared, &knows).await {

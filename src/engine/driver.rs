@@ -506,7 +506,7 @@ impl Driver {
             .registry
             .version(&row.workflow, row.version)
             .map_err(|unknown| blocked(BlockReason::Unregistered(unknown.to_string())))?;
-        Live::revive(history, workflow, &self.shared.options.build, false, self.shared.teller(run)).map_err(blocked)
+        Live::revive(history, &workflow, &self.shared.options.build, false, self.shared.teller(run)).map_err(blocked)
     }
 
     /// Begins a run that was accepted to be started later: its first line here is the start.

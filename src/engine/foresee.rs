@@ -45,7 +45,7 @@ impl Engine {
         let (run, now, build) = (&history.run, shared.clock.now(), shared.options.build.clone());
         let workflow = shared.registry.version(&run.workflow, run.version).ok()?;
         let tell = shared.teller(run.key);
-        let (mut live, mut batch) = Live::revive(history, workflow, &build, false, tell).ok()?;
+        let (mut live, mut batch) = Live::revive(history, &workflow, &build, false, tell).ok()?;
         live.payload_bytes_max = shared.options.payload_bytes_max;
         let started = live.queued_start(build);
         live.deliver_start(&mut batch, started, None, now).ok()?;

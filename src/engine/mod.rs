@@ -306,6 +306,20 @@ impl Engine {
         Arc::clone(&self.shared.answered)
     }
 
+    /// These workflows are about to join the registry: other processes hear that this worker knows them, and runs that
+    /// another build than `build` has blocked are tried again.
+    ///
+    /// # Errors
+    /// If the store could not be told; nothing has changed here.
+    pub(crate) async fn learns(&self, new: &Registry, build: &str) -> Result<(), store::Error> {
+        let Shared { store, registry, clock, .. } = &*self.shared;
+        let mut knows = registry.tags();
+        knows.extend(new.tags());
+        store.learn(self.shared.worker(), &knows).await?;
+        store.unblock(build, &knows, clock.now()).await?;
+        Ok(())
+    }
+
     /// Has the store looked at now: something may have become due.
     pub fn nudge(&self) {
         self.shared.look_now();

@@ -39,7 +39,7 @@ pub enum Diverged {
 pub fn rehearse(history: History, registry: &Registry, build: &str, values: bool) -> Result<Rehearsed, Diverged> {
     let Run { workflow, version, head, .. } = history.run.clone();
     let workflow = registry.version(&workflow, version)?;
-    let (_live, batch) = Live::revive(history, workflow, build, values, Box::new(|| {})).map_err(Diverged::Blocked)?;
+    let (_live, batch) = Live::revive(history, &workflow, build, values, Box::new(|| {})).map_err(Diverged::Blocked)?;
     Ok(Rehearsed { head, ahead: batch.len() })
 }
 

@@ -88,7 +88,7 @@ impl Catalogue {
     /// The newest version of a workflow: this program's own, if it has one.
     pub(super) async fn newest(&self, store: &Store, name: &str) -> Result<Known, CatalogueError> {
         match self.registry.newest(name) {
-            Ok(registered) => Ok(Known::Here(Arc::clone(registered))),
+            Ok(registered) => Ok(Known::Here(registered)),
             Err(unknown) => self.ask_store(store, name, None, unknown).await,
         }
     }
@@ -96,7 +96,7 @@ impl Catalogue {
     /// One version of a workflow.
     pub(super) async fn version(&self, store: &Store, name: &str, version: u32) -> Result<Known, CatalogueError> {
         if let Ok(registered) = self.registry.version(name, version) {
-            return Ok(Known::Here(Arc::clone(registered)));
+            return Ok(Known::Here(registered));
         }
         if let Some(known) = self.kept().get(&(name.to_owned(), version)) {
             return Ok(Known::Declared(Arc::clone(known)));

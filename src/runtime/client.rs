@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, Notify, oneshot};
 
 use super::handle::RunHandle;
 use super::{Error, ExportedRun};
-use crate::agent::Agents;
+use crate::agent::{Agents, Roster};
 use crate::clock::Clock;
 use crate::engine::{Begin, Engine};
 use crate::id::{Namespace, RunId, RunKey};
@@ -32,7 +32,7 @@ pub(super) struct Inner {
     /// Hears of other processes' writes where no engine does.
     listener: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     pub(super) feeds: super::subscription::Feeds,
-    agents: Agents,
+    agents: Roster,
     keys: Mutex<std::ops::Range<i64>>,
 }
 
@@ -54,7 +54,7 @@ const BY: &str = "client";
 const KEYS: u32 = 1_000;
 
 impl Client {
-    pub(super) fn new(store: Store, door: Door, clock: Clock, agents: Agents, engine: Option<Weak<Engine>>) -> Self {
+    pub(super) fn new(store: Store, door: Door, clock: Clock, agents: Roster, engine: Option<Weak<Engine>>) -> Self {
         let answered = engine.as_ref().and_then(Weak::upgrade).map(|engine| engine.answered()).unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
@@ -83,10 +83,10 @@ impl Client {
         &self.inner.clock
     }
 
-    /// The agents that are declared in this program.
+    /// The agents that are declared in this program, as they are now.
     #[must_use]
-    pub fn agents(&self) -> &Agents {
-        &self.inner.agents
+    pub fn agents(&self) -> Agents {
+        self.inner.agents.now()
     }
 
     // Starting.

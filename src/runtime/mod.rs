@@ -36,12 +36,13 @@ pub use subscription::{QueueCounts, Seen, Since, Subscription};
 pub use thread::{Action, AgentHandle, Answer, CancelQueued, Sent, SkipReason, StateSent, ThreadHandle};
 
 use crate::agent::model::Models;
-use crate::agent::{Agent, Agents};
+use crate::agent::{Agent, Agents, Roster};
 use crate::clock::{Clock, Instant};
 use crate::engine::{self, Engine, Mock, Shadow};
 use crate::intake::{Door, Limits};
 use crate::payload::Payload;
 use crate::store::{self, Declared, Kind, Store};
+use crate::thread::turn_of;
 use crate::workflow::{Definition, Registry};
 
 /// A program's Aldis, being set up: `Aldis::open("sqlite://aldis.db").workflow(refund).start().await?`.
@@ -106,11 +107,12 @@ impl Aldis {
     }
 
     /// The agents, and the workflows, those that answer for the agents among them.
-    fn registry(&self) -> Result<(Agents, Registry), Error> {
+    fn registry(&self) -> Result<(Roster, Registry), Error> {
         let agents = Agents::new(self.agents.iter().cloned(), self.models.clone()).limits(self.limits.signals);
-        let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&agents, agent.name()).into());
+        let roster = Roster::new(agents.clone(), self.clock.now());
+        let turns = agents.all().map(|agent| crate::workflows::turn::workflow(&roster, agent.name()).into());
         let registry = Registry::new(self.workflows.iter().cloned().chain(turns))?;
-        Ok((agents, registry))
+        Ok((roster, registry))
     }
 
     /// Names what the workflows were built from. Runs that another build could not go on with are tried again.
@@ -174,7 +176,7 @@ impl Aldis {
     /// If the store cannot be opened, the workflows cannot be registered, or another process advances this SQLite
     /// file's runs.
     pub async fn start(self) -> Result<Runtime, Error> {
-        let (agents, registry) = self.registry()?;
+        let (roster, registry) = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let lease = match store.engine_lease().await? {
             Some(lease) => lease,
@@ -188,9 +190,9 @@ impl Aldis {
         let engine = Engine::start(store.clone(), lease, registry.clone(), self.clock.clone(), self.engine).await?;
         let engine = Arc::new(engine);
         let door = Door::new(store.clone(), registry.clone(), self.clock.clone(), self.limits);
-        let client = Client::new(store, door, self.clock, agents.clone(), Some(Arc::downgrade(&engine)));
-        agents.host().bind(host::Here(Arc::downgrade(&client.inner)));
-        Ok(Runtime { client, engine, registry })
+        let client = Client::new(store, door, self.clock, roster.clone(), Some(Arc::downgrade(&engine)));
+        roster.now().host().bind(host::Here(Arc::downgrade(&client.inner)));
+        Ok(Runtime { client, engine, registry, roster })
     }
 
     /// Opens the store for accepting and reading only: other processes advance the runs.
@@ -198,10 +200,10 @@ impl Aldis {
     /// # Errors
     /// If the store cannot be opened or the workflows cannot be registered.
     pub async fn connect(self) -> Result<Client, Error> {
-        let (agents, registry) = self.registry()?;
+        let (roster, registry) = self.registry()?;
         let store = Store::open(&self.url, self.store).await?;
         let door = Door::new(store.clone(), registry, self.clock.clone(), self.limits);
-        Ok(Client::new(store, door, self.clock, agents, None))
+        Ok(Client::new(store, door, self.clock, roster, None))
     }
 }
 
@@ -213,7 +215,7 @@ impl std::fmt::Debug for Aldis {
 }
 
 async fn declare(store: &Store, registry: &Registry, now: Instant) -> Result<(), Error> {
-    let declared = registry.all().map(|workflow| {
+    let declared = registry.all().into_iter().map(|workflow| {
         let definition = &workflow.definition;
         Ok(Declared {
             workflow: definition.name.to_owned(),
@@ -233,6 +235,7 @@ pub struct Runtime {
     client: Client,
     engine: Arc<Engine>,
     registry: Registry,
+    roster: Roster,
 }
 
 impl Deref for Runtime {
@@ -260,6 +263,38 @@ impl Runtime {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Other agents and models take the place of those that were declared, without a new start. An agent that is not among
+    /// them stays as it was until the process ends; gives the names of those.
+    ///
+    /// A turn that began in this process finishes with what it began with, as long as [`RENEWALS_KEPT`] renewals go back.
+    /// A turn from before it, which was taken over, goes on with what is declared when its code is run again, as it does after
+    /// a deploy: what was recorded stays, and if the agent has processors now and had none, or the reverse, the turn is blocked
+    /// until it is as before. Runs that were blocked by another `build` than this one are tried again.
+    ///
+    /// [`RENEWALS_KEPT`]: crate::agent::RENEWALS_KEPT
+    ///
+    /// # Errors
+    /// If the store could not be told of new agents. Everything is then as before.
+    pub async fn renew(
+        &self,
+        agents: impl IntoIterator<Item = Agent>,
+        models: Models,
+        build: &str,
+    ) -> Result<Vec<String>, Error> {
+        let agents = Agents::new(agents, models);
+        let new = agents.all().filter(|agent| self.registry.newest(&turn_of(agent.name())).is_err());
+        let turns = new.map(|agent| crate::workflows::turn::workflow(&self.roster, agent.name()));
+        let new = Registry::new(turns)?;
+        let now = self.client.clock().now();
+        declare(self.client.store(), &new, now).await?;
+        self.engine.learns(&new, build).await?;
+        // The agents first: a turn that begins finds its agent.
+        let gone = self.roster.renew(&agents, now);
+        self.registry.join(&new);
+        self.engine.nudge();
+        Ok(gone)
     }
 
     /// Begins no more runs, lets bodies go on for `grace` at the most, gives the runs back to the store and closes it.

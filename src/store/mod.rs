@@ -36,6 +36,7 @@ mod import;
 mod json;
 mod keys;
 mod lanes;
+mod learn;
 mod listing;
 mod make;
 mod named;

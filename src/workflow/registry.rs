@@ -1,7 +1,7 @@
 //! The workflows that a program knows, and the checks of what is sent to them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
@@ -9,9 +9,11 @@ use serde_json::Value;
 use super::definition::Definition;
 use crate::payload::Payload;
 
-/// The workflows of a program, by name and version. Cheap to clone.
+/// The workflows of a program, by name and version. Clones are the same registry. Workflows join it; none ever leaves.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<BTreeMap<(&'static str, u32), Arc<Registered>>>);
+pub struct Registry(Arc<RwLock<ByName>>);
+
+type ByName = BTreeMap<(&'static str, u32), Arc<Registered>>;
 
 /// A registered workflow with its checks prepared.
 #[derive(Debug)]
@@ -88,15 +90,15 @@ impl Registry {
                 return Err(RegistryError::Twice { name, version });
             }
         }
-        Ok(Self(Arc::new(registered)))
+        Ok(Self(Arc::new(RwLock::new(registered))))
     }
 
     /// The newest version of a workflow.
     ///
     /// # Errors
     /// [`UnknownWorkflow`] names what there is.
-    pub(crate) fn newest(&self, name: &str) -> Result<&Arc<Registered>, UnknownWorkflow> {
-        let found = self.0.iter().rev().find(|((known, _), _)| *known == name).map(|(_, workflow)| workflow);
+    pub(crate) fn newest(&self, name: &str) -> Result<Arc<Registered>, UnknownWorkflow> {
+        let found = self.known().iter().rev().find(|((known, _), _)| *known == name).map(|(_, it)| Arc::clone(it));
         found.ok_or_else(|| self.unknown(name.to_owned()))
     }
 
@@ -104,19 +106,38 @@ impl Registry {
     ///
     /// # Errors
     /// [`UnknownWorkflow`] names what there is.
-    pub(crate) fn version(&self, name: &str, version: u32) -> Result<&Arc<Registered>, UnknownWorkflow> {
-        let found = self.0.iter().find(|((known, at), _)| *known == name && *at == version);
-        found.map(|(_, workflow)| workflow).ok_or_else(|| self.unknown(format!("{name} v{version}")))
+    pub(crate) fn version(&self, name: &str, version: u32) -> Result<Arc<Registered>, UnknownWorkflow> {
+        let is_it = |(known, at): &(&'static str, u32)| *known == name && *at == version;
+        let found = self.known().iter().find(|(key, _)| is_it(key)).map(|(_, it)| Arc::clone(it));
+        found.ok_or_else(|| self.unknown(format!("{name} v{version}")))
     }
 
     /// All of them, as `name v1`, in the order of their names.
     #[must_use]
     pub fn tags(&self) -> Vec<String> {
-        self.0.values().map(|workflow| workflow.definition.tag()).collect()
+        self.known().values().map(|workflow| workflow.definition.tag()).collect()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Registered>> {
-        self.0.values()
+    pub(crate) fn all(&self) -> Vec<Arc<Registered>> {
+        self.known().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.known().len()
+    }
+
+    /// The workflows of another registry join this one. What is here already stays.
+    pub(crate) fn join(&self, other: &Self) {
+        let others = other.known().clone();
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, workflow) in others {
+            known.entry(key).or_insert(workflow);
+        }
+    }
+
+    fn known(&self) -> std::sync::RwLockReadGuard<'_, ByName> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unknown(&self, asked: String) -> UnknownWorkflow {

@@ -96,6 +96,13 @@ impl Place {
         Going::of(self.command(&aldis(), args))
     }
 
+    /// Begins the program with these variables and reads its first line.
+    pub fn begin_under(&self, variables: &[(&str, &str)], args: &[&str]) -> Going {
+        let mut command = self.command(&aldis(), args);
+        command.envs(variables.iter().copied());
+        Going::of(command)
+    }
+
     /// Begins an example and reads its first line.
     pub fn begin_example(&self, name: &str, args: &[&str]) -> Going {
         Going::of(self.command(&example(name), args))
@@ -198,6 +205,19 @@ impl Going {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let asked = std::process::Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status().unwrap();
+        assert_eq!(asked.code(), Some(0));
+    }
+
+    /// The next line that it prints.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
     }
 
     /// SIGTERM, and then its exit code.
