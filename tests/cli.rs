@@ -13,12 +13,19 @@ mod examples;
 mod kill;
 #[path = "cli/packaging.rs"]
 mod packaging;
+#[cfg(feature = "llm")]
+#[path = "cli/providers.rs"]
+mod providers;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/reload.rs"]
 mod reload;
 #[path = "cli/remote.rs"]
 mod remote;
+#[cfg(feature = "llm")]
+#[allow(dead_code, reason = "the tests of models use the rest")]
+#[path = "models/server.rs"]
+mod server;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/threads.rs"]
