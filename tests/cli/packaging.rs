@@ -19,7 +19,7 @@ fn commands(text: &str) -> Vec<Vec<&str>> {
     let program = |word: &&str| word.ends_with("/aldis") || *word == "aldis";
     let of_line = |line| {
         let words: Vec<&str> = str::split_whitespace(line).collect();
-        let at = words.iter().rposition(|word| program(&word))?;
+        let at = words.iter().rposition(program)?;
         Some(words[at + 1..].to_vec()).filter(|words| !words.is_empty())
     };
     text.lines().filter(|line| line.contains("ExecStart") || line.contains("podman run")).filter_map(of_line).collect()
