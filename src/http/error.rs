@@ -206,10 +206,15 @@ pub(super) async fn no_such_method() -> Problem {
 /// A request that was given up, in our form (H1.5).
 pub(super) async fn in_json(response: Response) -> Response {
     let is_ours = response.headers().contains_key(header::CONTENT_TYPE);
-    match response.status() {
+    let mut response = match response.status() {
         StatusCode::REQUEST_TIMEOUT if !is_ours => Problem::too_slow().into_response(),
         _ => response,
+    };
+    // The rest of the request is not read any more, so the connection ends with this: the client is not to use it again.
+    if matches!(response.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 /// A handler that has panicked: a fault of ours, told without its insides.
