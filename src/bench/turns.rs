@@ -132,7 +132,7 @@ async fn one(client: &Client, thread: &str) -> Result<Instant, Error> {
     let sent = client.agent("bench").thread(thread, "bench")?.send("How is it going?").await?;
     let acknowledged = Instant::now();
     if let Some(run) = &sent.run {
-        client.find(run.as_str()).await?.outcome().await?;
+        client.find(run.as_str()).await?.result::<serde_json::Value>().await?;
     }
     Ok(acknowledged)
 }
