@@ -39,3 +39,5 @@ mod streams;
 #[cfg(feature = "cli")]
 #[path = "http/tokens.rs"]
 mod tokens;
+#[path = "http/workflows.rs"]
+mod workflows;

@@ -30,6 +30,7 @@ mod subscribe;
 mod threads;
 mod token;
 mod watch;
+mod workflows;
 
 use std::time::Duration;
 
@@ -130,9 +131,10 @@ impl Routes {
             .merge(approve::routes())
             .merge(memory::routes())
             .merge(threads::routes())
-            .merge(runs::routes());
+            .merge(runs::routes())
+            .merge(workflows::routes());
         let open = health::routes().merge(openapi::routes());
-        Self { api, unhurried: generate::routes(), counts: health::counts(), open }
+        Self { api, unhurried: generate::routes().merge(workflows::unhurried()), counts: health::counts(), open }
     }
 
     /// With the wire under a prefix.

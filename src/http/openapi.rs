@@ -30,6 +30,7 @@ use super::{docs, shapes};
         (name = "Subscriptions", description = "What is said on a thread, as it is said."),
         (name = "Approvals", description = "Calls that wait for somebody."),
         (name = "Threads", description = "Threads and their messages, as interfaces list them."),
+        (name = "Workflows", description = "Workflows and their runs, as interfaces speak of them."),
         (name = "Runs", description = "Runs of every workflow, as who operates Aldis looks at them."),
         (name = "Server", description = "How the server is."),
     )

@@ -30,6 +30,7 @@ fn routes(run: &str, message: &str) -> Vec<(&'static str, String, Value, Neighbo
         body
     };
     let call = json!({ "runId": run, "toolCallId": "c" });
+    let flow = |path: &str| format!("/api/workflows/refund/{path}");
     use Neighbour::{Finds, Refused, Sees};
     vec![
         ("GET", "/api/agents".into(), json!({}), Sees),
@@ -75,6 +76,20 @@ fn routes(run: &str, message: &str) -> Vec<(&'static str, String, Value, Neighbo
         ("GET", format!("/api/runs/{run}/journal"), json!({}), Refused),
         ("POST", format!("/api/runs/{run}/signal"), json!({ "name": "abort" }), Refused),
         ("POST", format!("/api/runs/{run}/cancel"), json!({}), Refused),
+        ("GET", "/api/workflows".into(), json!({}), Sees),
+        ("GET", "/api/workflows/refund".into(), json!({}), Sees),
+        ("POST", flow("create-run"), json!({}), Refused),
+        ("POST", flow("start?runId=r"), json!({ "inputData": {} }), Refused),
+        ("POST", flow("start-async"), json!({ "inputData": {} }), Refused),
+        ("POST", flow("stream?runId=r"), json!({ "inputData": {} }), Refused),
+        ("POST", flow(&format!("observe?runId={run}")), json!({}), Refused),
+        ("POST", flow(&format!("resume?runId={run}")), json!({}), Refused),
+        ("POST", flow(&format!("resume-async?runId={run}")), json!({}), Refused),
+        ("POST", flow(&format!("resume-no-wait?runId={run}")), json!({}), Refused),
+        ("POST", flow(&format!("resume-stream?runId={run}")), json!({}), Refused),
+        ("GET", flow("runs"), json!({}), Refused),
+        ("GET", flow(&format!("runs/{run}")), json!({}), Refused),
+        ("POST", flow(&format!("runs/{run}/cancel")), json!({}), Refused),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::program::Program;
 const CASES: &str = "25";
 
 /// Streams without an end: nobody could tell how one is answered. What is wrong with requests for them is in `streams.rs`.
-const ENDLESS: [&str; 2] = ["subscribe", "subscribeEventSource"];
+const ENDLESS: [&str; 3] = ["subscribe", "subscribeEventSource", "observeWorkflow"];
 
 /// Where `.ci/test` installs what `tests/schemathesis/requirements.txt` names.
 fn schemathesis() -> PathBuf {
@@ -32,8 +32,9 @@ fn nothing_that_is_asked_makes_the_server_fail() {
     let run = waiting_run(&program);
     let folder = tempfile::tempdir().expect("a folder");
     // So that it does not talk to agents, threads and runs only that are not there.
-    let config =
-        format!("[parameters]\n\"path.agent\" = \"demo\"\n\"path.thread\" = \"t\"\n\"path.run\" = \"{run}\"\n");
+    let ids = [("agent", "demo"), ("workflow", "refund"), ("thread", "t"), ("run", run.as_str())];
+    let ids: String = ids.map(|(name, id)| format!("\"path.{name}\" = \"{id}\"\n")).concat();
+    let config = format!("[parameters]\n{ids}");
     std::fs::write(folder.path().join("schemathesis.toml"), config).expect("a file");
     let mut command = Command::new(schemathesis());
     command.current_dir(folder.path()).args(["--config-file", "schemathesis.toml", "run"]);

@@ -23,7 +23,11 @@ struct Operation {
 impl Operation {
     /// Its path, with something in the place of ids.
     fn address(&self) -> String {
-        self.path.replace("{agent}", "demo").replace("{thread}", "nobody").replace("{run}", "none")
+        self.path
+            .replace("{agent}", "demo")
+            .replace("{thread}", "nobody")
+            .replace("{run}", "none")
+            .replace("{workflow}", "refund")
     }
 
     fn is_open(&self) -> bool {
@@ -51,8 +55,9 @@ fn operations(document: &Value) -> Vec<Operation> {
 
 /// The sources of the server.
 fn sources() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
-    let files = std::fs::read_dir(folder).expect("the room").map(|file| file.expect("a file").path());
+    let files = ["src/http", "src/http/workflows"].map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let files = files.iter().flat_map(|folder| std::fs::read_dir(folder).expect("the room"));
+    let files = files.map(|file| file.expect("a file").path()).filter(|file| file.is_file());
     files.map(|file| (file.display().to_string(), std::fs::read_to_string(&file).expect("a text"))).collect()
 }
 
@@ -146,6 +151,10 @@ async fn examples_are_of_what_is_answered() {
     with(Options::default(), async |served| {
         let sent = served.say("/call refund {\"order\":\"A-1\",\"cents\":1}").await?;
         let run = sent["runId"].as_str().unwrap();
+        let ledger = tempfile::tempdir().expect("a folder");
+        let order = json!({ "order": "A-1", "amount_cents": 1, "customer": "ann", "ledger": ledger.path().join("l") });
+        served.post("/api/workflows/refund/start?runId=r-1", json!({ "inputData": order })).await.ok();
+        served.kit.settle().await?;
         let document = document(served).await;
         let mut compared = vec![keys(
             "/agents/{agent}/send-message",
@@ -163,6 +172,10 @@ async fn examples_are_of_what_is_answered() {
             ("/api/runs", "/api/runs"),
             ("/api/runs/{run}", &format!("/api/runs/{run}")),
             ("/api/runs/{run}/journal", &format!("/api/runs/{run}/journal")),
+            ("/api/workflows", "/api/workflows"),
+            ("/api/workflows/{workflow}", "/api/workflows/refund"),
+            ("/api/workflows/{workflow}/runs", "/api/workflows/refund/runs"),
+            ("/api/workflows/{workflow}/runs/{run}", "/api/workflows/refund/runs/r-1"),
             ("/health", "/health"),
             ("/ready", "/ready"),
         ] {

@@ -108,7 +108,8 @@ impl Served {
     }
 
     pub async fn with(kind: Kind, options: Options) -> Result<Self, Error> {
-        let kit = kit(kind).agent(aldis::workflows::demo::agent()).agent(Agent::new("other")).start().await?;
+        let setup = kit(kind).agent(aldis::workflows::demo::agent()).agent(Agent::new("other"));
+        let kit = setup.workflow(aldis::workflows::refund::workflow()).start().await?;
         let server = Server::new((*kit).clone(), options);
         let router = server.router();
         Ok(Self { kit, server, router })
