@@ -43,8 +43,10 @@ pub struct Order {
     /// How long to wait for the approval, in seconds; a day if nothing is said.
     #[serde(default = "a_day")]
     pub approve_within_seconds: u64,
-    /// The ledger's file; `refunds.jsonl` in the working directory if nothing is said.
+    /// The ledger's file, whose name ends with `.jsonl`: whoever may start a refund is not to write into any other file.
+    /// `refunds.jsonl` in the working directory if nothing is said.
     #[serde(default = "ledger")]
+    #[schemars(extend("pattern" = "\\.jsonl$"))]
     pub ledger: PathBuf,
 }
 

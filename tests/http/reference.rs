@@ -152,7 +152,8 @@ async fn examples_are_of_what_is_answered() {
         let sent = served.say("/call refund {\"order\":\"A-1\",\"cents\":1}").await?;
         let run = sent["runId"].as_str().unwrap();
         let ledger = tempfile::tempdir().expect("a folder");
-        let order = json!({ "order": "A-1", "amount_cents": 1, "customer": "ann", "ledger": ledger.path().join("l") });
+        let order =
+            json!({ "order": "A-1", "amount_cents": 1, "customer": "ann", "ledger": ledger.path().join("l.jsonl") });
         served.post("/api/workflows/refund/start?runId=r-1", json!({ "inputData": order })).await.ok();
         served.kit.settle().await?;
         let document = document(served).await;

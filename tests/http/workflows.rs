@@ -34,6 +34,17 @@ async fn records(served: &Served, path: &str, body: Value) -> Vec<Value> {
 }
 
 each_store! {
+    async fn a_ledger_that_is_none_is_refused_and_no_file_is_made(kind) {
+        let served = Served::start(kind).await?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut order = order(&folder);
+        order["ledger"] = json!(folder.path().join("authorized_keys"));
+        let answer = served.post(&format!("{FLOW}/start-async"), json!({ "inputData": order })).await;
+        assert_eq!((answer.status.as_u16(), answer.text.contains("ledger")), (400, true), "{}", answer.text);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
+        served.finish().await?;
+    }
+
     // H11.1
     async fn workflows_are_described_by_their_names_without_the_turns_of_agents(kind) {
         let served = Served::start(kind).await?;
