@@ -1029,28 +1029,30 @@ impl Writer {
             // Nobody in this loop is waited for: who has gone, has gone.
             let _ = asked.send(Ok(answer));
         }
-        let mut applied = 0;
-        let mut answers = Vec::with_capacity(asked.commits.len());
-        for ((commit, fact), asked) in batch.commits.iter().zip(facts.commits).zip(asked.commits) {
-            let verdict = fact.verdict(commit, doubtful);
-            if verdict == Verdict::Applied {
+        let judged: Vec<_> = batch
+            .commits
+            .iter()
+            .zip(facts.commits)
+            .zip(asked.commits)
+            .map(|((commit, fact), asked)| (commit, fact.verdict(commit, doubtful), fact, asked))
+            .collect();
+        // Counted before anybody hears of them.
+        let landed = |asked: fn(&Asked) -> bool| {
+            judged.iter().filter(|(_, verdict, _, it)| *verdict == Verdict::Applied && asked(it)).count() as u64
+        };
+        shared.arrivals.fetch_add(landed(|asked| matches!(asked, Asked::Start(..))), Ordering::SeqCst);
+        shared.count_commits(landed(|asked| matches!(asked, Asked::Commit(_))));
+        for (commit, verdict, fact, _) in &judged {
+            if *verdict == Verdict::Applied {
                 let due = match fact {
-                    CommitFact::Applied { due } => due,
+                    CommitFact::Applied { due } => *due,
                     // It landed unheard; a hint too many costs a poll.
                     _ => !matches!(commit.leaves, Leaves::Running(_)),
                 };
-                match asked {
-                    Asked::Commit(_) => applied += 1,
-                    Asked::Start(..) => {
-                        shared.arrivals.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
                 shared.applied(commit, due);
             }
-            answers.push((asked, verdict, commit, fact));
         }
-        shared.count_commits(applied);
-        for (asked, verdict, commit, fact) in answers {
+        for (commit, verdict, fact, asked) in judged {
             match asked {
                 Asked::Commit(answer) => drop(answer.send(Ok(verdict))),
                 Asked::Start(id, answer) => {
