@@ -9,10 +9,6 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Instant};
 use crate::store::Store;
 
-/// How often all has to be found at rest in a row: a body that waits for another run's end is woken by the writer's thread, and
-/// counts as busy only once it is polled.
-const LOOKS: usize = 100;
-
 /// Counts what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
@@ -91,7 +87,6 @@ impl Activity {
 
     /// Waits until nothing is under way, every hint of the store has been heard, and no alarm and no look is due.
     pub(super) async fn quiet(&self, store: &Store, clock: &Clock, looks_at: [&AtomicI64; 3]) {
-        let mut looks_left = LOOKS;
         loop {
             let changed = self.changed.notified();
             let begun = self.begun.load(Ordering::SeqCst);
@@ -102,12 +97,7 @@ impl Activity {
             // What leaves one of these places has entered another before, and to enter is to begin: if nothing has begun
             // between the first look and the last, all of them were empty at the same time.
             if resting && !due && store.hints_waiting() == 0 && self.begun.load(Ordering::SeqCst) == begun {
-                if looks_left == 0 {
-                    return;
-                }
-                looks_left -= 1;
-            } else {
-                looks_left = LOOKS;
+                return;
             }
             if self.busy.load(Ordering::SeqCst) > 0 {
                 changed.await;
